@@ -1,0 +1,1 @@
+"""What every other package stands on: types, trees, errors, config and mesh."""

@@ -1,0 +1,23 @@
+"""Errors as sentences: what was wrong, where, what was expected, the nearest match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in a config, a command or the data: shown to the user as its message alone, without a traceback."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Returns ' Did you mean ...?' with the closest valid name, or '' where none is close."""
+    found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Returns 'a, b, c, ... (7 more)' for a message."""
+    names = list(names)
+    more = f", ... ({len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
