@@ -59,7 +59,7 @@ def softmax_contrastive(
     a, b, group, mask = prepare(a, b, logit_scale, 0.0, group, mask)
     valid = mask[:, None] & mask[None, :]  # [N, N]
     positive = valid & (group[:, None] == group[None, :])  # [N, N]
-    logits = jnp.where(valid, logit_scale * inner_products(a, b), jnp.finfo(jnp.float32).min)  # [N, N]
+    logits = jnp.where(valid, logit_scale * matmul(a, b.T), jnp.finfo(jnp.float32).min)  # [N, N]
     share = positive / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1)  # [N, N] symmetric
     rows = jax.nn.logsumexp(logits, axis=1) - jnp.sum(share * logits, axis=1)  # [N]
     columns = jax.nn.logsumexp(logits, axis=0) - jnp.sum(share * logits, axis=0)  # [N]
@@ -103,15 +103,13 @@ def sigmoid_contrastive(
     a, b, group, mask = prepare(a, b, logit_scale, logit_bias, group, mask)
     valid = mask[:, None] & mask[None, :]  # [N, N]
     sign = jnp.where(group[:, None] == group[None, :], 1.0, -1.0)  # [N, N]
-    logits = logit_scale * inner_products(a, b) + logit_bias  # [N, N]
+    logits = logit_scale * matmul(a, b.T) + logit_bias  # [N, N]
     return jnp.sum(jnp.where(valid, jax.nn.softplus(-sign * logits), 0.0), axis=1)  # [N]
 
 
-def inner_products(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns [N, M] float32 inner products of a [N, D] and b [M, D], in float32 also where matmuls default to less."""
-    return jnp.einsum(
-        "nd,md->nm", a, b, preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
-    )  # [N, M]
+def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Returns x @ y in float32, also where matmuls default to less and where x and y are bfloat16."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
 
 
 def prepare(
