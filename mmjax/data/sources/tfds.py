@@ -1,0 +1,153 @@
+"""Any TensorFlow Datasets data set in ArrayRecord format, read at random with its pictures still encoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from google.protobuf.message import DecodeError
+
+from mmjax.core.errors import UserError, listed, nearest
+from mmjax.data.source import BadRecord, Record
+from mmjax.data.sources import columns as columns_lib
+
+Feature = tfds.features.FeatureConnector
+
+
+@dataclasses.dataclass(eq=False)
+class TfdsSource:
+    """One split of a TFDS data set.
+
+    An Image feature becomes its encoded bytes, Text a list[str] (a sequence of Text: all of them), a ClassLabel
+    its class's name in the column 'caption' or 'caption_<anything>' and its int elsewhere, other numbers numpy.
+
+    Attributes:
+      dataset: TFDS name ('coco_captions', 'coco_captions/2014:1.1.0'), the folder of a prepared version, or a builder.
+      split: any TFDS split: 'train', 'validation', 'train[:80%]', 'train+test'.
+      data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      columns: column -> path of the feature ('captions/text'); None guesses 'image' and 'caption' from the types.
+
+    Raises:
+      UserError: no such data set, split or feature; it is not prepared, or prepared as TFRecord only.
+    """
+
+    dataset: str | tfds.core.DatasetBuilder
+    split: str = "train"
+    data_dir: str | None = None
+    columns: Mapping[str, str] | None = None
+
+    def __post_init__(self):
+        builder = _builder(self.dataset, self.data_dir) if isinstance(self.dataset, str) else self.dataset
+        _check_readable(builder)
+        self.name = f"tfds:{builder.info.full_name}:{self.split}"
+        self._features = dict(_flat(builder.info.features))
+        self.found = ", ".join(f"{path} ({type(f).__name__})" for path, f in self._features.items())
+        given = self.columns
+        self.mapping = (
+            _guessed(self._features) if given is None else columns_lib.chosen(given, self._features, self.name)
+        )
+        self.columns = tuple(self.mapping)
+        self._records = _opened(builder, self.split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int) -> Record:
+        """Returns record index; thread-safe."""
+        try:
+            example = self._records[index]
+        except (DecodeError, ValueError, RuntimeError) as e:
+            raise BadRecord("unreadable_record", f"{self.label(index)}: {e}") from e
+        return {column: self._value(example, column, index) for column in self.mapping}
+
+    def label(self, index: int) -> str:
+        """Returns 'tfds:coco_captions/2014/1.1.0:train[17]'."""
+        return f"{self.name}[{index}]"
+
+    def _value(self, example: Any, column: str, index: int) -> Any:
+        """Returns one column of a tf.train.Example, whose keys are the features' paths."""
+        path, where = self.mapping[column], self.label(index)
+        feature, values = self._features[path], example.features.feature[path]
+        if isinstance(feature, tfds.features.Image):
+            return columns_lib.image(b"".join(values.bytes_list.value[:1]), where)
+        if isinstance(feature, tfds.features.ClassLabel) and column.startswith("caption"):
+            return [feature.int2str(i).replace("_", " ") for i in values.int64_list.value]
+        if isinstance(feature, tfds.features.Text):
+            return columns_lib.captions(values.bytes_list.value, where)
+        if values.WhichOneof("kind") == "bytes_list":
+            return list(values.bytes_list.value)
+        return np.asarray(values.int64_list.value or values.float_list.value)
+
+
+def _flat(feature: Feature, path: str = "") -> list[tuple[str, Feature]]:
+    """Returns (path, leaf feature) as the keys of a tf.train.Example; a sequence counts as what it holds."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return [leaf for key in feature for leaf in _flat(feature[key], f"{path}/{key}" if path else key)]
+    if isinstance(feature, tfds.features.Sequence):
+        return _flat(feature.feature, path)
+    return [(path, feature)]
+
+
+def _guessed(features: Mapping[str, Feature]) -> dict[str, str]:
+    """Returns the feature of 'image' (by type) and of 'caption' (by type, then by name)."""
+    images = [path for path, f in features.items() if isinstance(f, tfds.features.Image)]
+    texts = [path for path, f in features.items() if type(f) is tfds.features.Text]
+    found = {"image": columns_lib.guess(images, "image") or next(iter(images), None)}
+    found["caption"] = columns_lib.guess(texts, "caption")
+    return {column: path for column, path in found.items() if path is not None}
+
+
+def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a name or of the folder of a prepared version."""
+    if (epath.Path(name) / "dataset_info.json").exists():
+        return tfds.builder_from_directory(name)
+    try:
+        return tfds.builder(name, data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"))
+    except tfds.core.DatasetNotFoundError:
+        base = name.split("/")[0].split(":")[0]
+        hint = nearest(base, tfds.list_builders())
+        raise UserError(
+            f"TFDS has no data set {name!r}, neither in its catalogue nor prepared in {_root(data_dir)}.{hint}"
+        ) from None
+    except (ValueError, AssertionError) as e:  # an unknown config or version
+        raise UserError(f"TFDS cannot open {name!r}: {e}") from e
+
+
+def _check_readable(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises where there is nothing to read at random, with the command that makes it so."""
+    full = builder.info.full_name
+    if not builder.data_path.exists():
+        where = f" --data_dir={builder._data_dir_root}"
+        raise UserError(
+            f"The TFDS data set {full!r} is not prepared: {builder.data_path} does not exist. Prepare it with: "
+            f"tfds build {builder.name}{where} --file_format=array_record"
+        )
+    formats = {f.value for f in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise UserError(
+            f"{builder.data_path} holds {full!r} as {listed(sorted(formats))}, which cannot be read at random. Convert "
+            f"it in place, once, with: tfds convert_format --dataset_version_dir={builder.data_path} "
+            "--out_file_format=array_record"
+        )
+
+
+def _opened(builder: tfds.core.DatasetBuilder, split: str) -> Any:
+    """Returns the split as a sequence of tf.train.Example."""
+    method = tfds.decode.DeserializeMethod.DESERIALIZE_NO_DECODE
+    try:
+        return builder.as_data_source(split, deserialize_method=method, file_format="array_record")
+    except (ValueError, KeyError, AssertionError) as e:
+        splits = list(builder.info.splits)
+        hint = nearest(split.split("[")[0], splits)
+        raise UserError(
+            f"{builder.info.full_name!r} has no split {split!r}: it has {listed(splits)}.{hint} ({e})"
+        ) from e
+
+
+def _root(data_dir: str | None) -> str:
+    return data_dir or os.environ.get("TFDS_DATA_DIR") or str(tfds.core.constants.DATA_DIR)
