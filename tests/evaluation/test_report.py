@@ -1,0 +1,43 @@
+"""The results table: where each metric lands and how it is written."""
+
+from mmjax.evaluation.report import results_table, results_text
+
+RETRIEVAL = {
+    "image_to_text/recall_at_1": 0.6158,
+    "image_to_text/median_rank": 1.0,
+    "text_to_image/recall_at_1": 0.6,
+    "text_to_image/median_rank": 2.5,
+    "mean_recall_at_1": 0.6079,
+}
+
+
+def test_retrieval_has_a_row_each_way_and_their_mean():
+    lines = results_text(RETRIEVAL, title="Held-out").splitlines()
+    rows = [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in lines]
+    assert rows[0] == ["Held-out"]
+    assert ["R@1", "median rank"] in rows
+    assert ["image → text", "61.6 %", "1.0"] in rows
+    assert ["text → image", "60.0 %", "2.5"] in rows
+    assert ["mean", "60.8 %"] in rows
+
+
+def test_a_prefix_of_all_names_is_left_out():
+    prefixed = {f"test/retrieval/{name}": value for name, value in RETRIEVAL.items()}
+    assert results_text(prefixed) == results_text(RETRIEVAL)
+
+
+def test_the_only_row_keeps_its_name():
+    assert "knn" in results_text({"knn/top_1": 0.5, "knn/top_5": 0.75})
+    assert "knn" in results_text({"knn/top_1": 0.5})
+
+
+def test_other_metrics_keep_their_names():
+    text = results_text({"zeroshot/top_5": 0.5, "zeroshot/mean_per_class": 0.25, "loss": 1.23456})
+    for cell in ("top-5", "50.0 %", "mean per class", "25.0 %", "loss", "1.235"):
+        assert cell in text
+
+
+def test_the_table_is_a_rich_table_with_a_row_each():
+    table = results_table(RETRIEVAL)
+    assert table.row_count == 3 and len(table.columns) == 3
+    assert results_table({}).row_count == 0
