@@ -11,6 +11,8 @@ import importlib
 import io
 import logging
 import os
+import random
+import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -85,7 +87,7 @@ def held_out(name: str) -> bool:
 
 
 def prepare(data_dir: str | None = None) -> OpenMoji:
-    """Returns the built data set; builds it on first use (about 10 seconds), atomically.
+    """Returns the built data set; builds it on first use (about 15 seconds), atomically.
 
     Args:
       data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
@@ -98,18 +100,24 @@ def prepare(data_dir: str | None = None) -> OpenMoji:
     if builder.data_path.exists():
         return builder
     _packages()
-    _log.warning("Building OpenMoji in %s: once, about 10 seconds.", builder.data_path)
+    _log.warning("Building OpenMoji in %s: once, about 15 seconds.", builder.data_path)
     _build(builder)
     return OpenMoji(data_dir=data_dir, file_format="array_record")
 
 
 def _build(builder: OpenMoji) -> None:
     """Builds beside the final folder and renames, as TFDS does; of two processes at once, one copy stays."""
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    state = random.getstate()
+    random.seed()  # TFDS names the folder it builds in by `random`: processes with one seed would share it
     try:
         builder.download_and_prepare()
     except (OSError, ValueError):  # another process renamed its finished copy into place first
         if not builder.data_path.exists():
             raise
+    finally:
+        random.setstate(state)
 
 
 @dataclasses.dataclass(eq=False)
@@ -192,4 +200,4 @@ def _rendered(resvg: ModuleType, path: str) -> bytes:
     """Returns the drawing on white as a PNG without alpha, [SIZE, SIZE, 3]; no font of this machine takes part."""
     rgba = resvg.svg_to_bytes(svg_path=path, width=SIZE, height=SIZE, background="white", skip_system_fonts=True)
     pixels = cv2.imdecode(np.frombuffer(rgba, np.uint8), cv2.IMREAD_COLOR)  # [SIZE, SIZE, 3]
-    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+    return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
