@@ -83,7 +83,7 @@ def strict_merge(
     ]
     if problems:
         raise UserError(
-            f"{len(problems)} weights do not fit the model (name them in allow_missing or allow_extra to accept that):\n  "
+            f"{len(problems)} weights do not fit the model (allow_missing and allow_extra name what to accept):\n  "
             + "\n  ".join(problems)
         )
 

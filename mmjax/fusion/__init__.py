@@ -1,0 +1,1 @@
+"""One file a fusion: Tokens of several modalities -> Outputs."""

@@ -1,0 +1,1 @@
+"""Parts that every encoder, fusion and decoder is built from."""

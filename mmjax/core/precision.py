@@ -1,0 +1,25 @@
+"""Compute precision: bfloat16 matmuls where the hardware has them, float32 everywhere else in the numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import UserError
+
+DTYPES = {"bfloat16": jnp.bfloat16, "float32": jnp.float32}
+
+
+def compute_dtype(precision: str, backend: str | None = None) -> jnp.dtype:
+    """Returns the matmul dtype for 'auto', 'bfloat16' or 'float32'.
+
+    'auto' is bfloat16 on TPU and GPU and float32 on CPU, where bfloat16 is slower.
+
+    Raises:
+      UserError: an unknown precision.
+    """
+    if precision == "auto":
+        precision = "float32" if (backend or jax.default_backend()) == "cpu" else "bfloat16"
+    if precision not in DTYPES:
+        raise UserError(f"precision: {precision!r} is unknown; expected auto, bfloat16 or float32.")
+    return jnp.dtype(DTYPES[precision])

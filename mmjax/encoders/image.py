@@ -1,0 +1,130 @@
+"""Image encoder: the vision transformer, in the sizes and with the details of CLIP and SigLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import nearest
+from mmjax.core.mesh import constrain_batch
+from mmjax.core.types import Stream, Tokens
+from mmjax.layers.dropout import fold, keep_tokens
+from mmjax.layers.patchify import PatchEmbedding
+from mmjax.layers.pooling import Pool
+from mmjax.layers.posemb import LearnedPositions, sincos_2d
+from mmjax.layers.transformer import Transformer, layer_norm
+
+VIT_SIZES = {
+    "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
+    "S": {"width": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536},
+    "B": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096},
+    "H": {"width": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
+    "So400m": {"width": 1152, "depth": 27, "num_heads": 16, "mlp_dim": 4304},
+}
+"""Width, depth, heads and MLP width by name (Dosovitskiy et al. 2021; Alabdulmohsin et al. 2023 for So400m)."""
+
+
+def vit_sizes(variant: str) -> dict[str, int]:
+    """Returns the sizes of a variant such as 'B/16' (name / patch_size), as keyword arguments of ImageEncoder.
+
+    Raises:
+      ValueError: an unknown variant.
+    """
+    name, _, patch_size = variant.partition("/")
+    if name not in VIT_SIZES or not patch_size.isdigit():
+        raise ValueError(
+            f"ViT variant {variant!r} is unknown.{nearest(name, VIT_SIZES)} "
+            f"Expected NAME/PATCH with NAME one of {', '.join(VIT_SIZES)}, as in 'B/16'."
+        )
+    return {**VIT_SIZES[name], "patch_size": int(patch_size)}
+
+
+class ImageEncoder(nn.Module):
+    """Vision transformer: uint8 pixels [B, H, W, 3] -> Tokens [B, N, width].
+
+    Attributes:
+      patch_size, width, depth, num_heads, mlp_dim: sizes; see `vit_sizes`.
+      pool: 'first' puts a class token before the patches (CLIP); 'attention' is SigLIP's; see layers.pooling.
+      posemb: 'learned' or 'sincos2d'.
+      pre_norm: LayerNorm before the first block (CLIP).
+      patch_bias: bias of the patch embedding.
+      mean, std: per channel, of pixels in [0, 1]; normalised here, on the device.
+      patch_dropout: share of patches left out of each example in training (FLIP).
+      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+
+    Raises:
+      ValueError: values that are not [B, H, W, 3], or sides that patch_size does not divide.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    pool: str = "first"
+    posemb: str = "learned"
+    pre_norm: bool = False
+    patch_bias: bool = True
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    patch_dropout: float = 0.0
+    activation: str = "gelu"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
+        x = self._embed(self._normalise(stream.values))  # [B, N, D]
+        if rng is not None and self.patch_dropout > 0:
+            x = self._drop_patches(x, rng)
+        mask = einops.repeat(stream.mask.any(axis=1), "b -> b n", n=x.shape[1])  # [B, N]
+        x = constrain_batch(layer_norm("norm_pre", x, self.dtype) if self.pre_norm else x)
+        x = Transformer(
+            self.depth,
+            self.num_heads,
+            self.mlp_dim,
+            activation=self.activation,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, mask, fold(rng, 1))
+        x = layer_norm("norm", x, self.dtype)
+        pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
+        return Tokens(x, mask, pool(x, mask))
+
+    def _normalise(self, pixels: jax.Array) -> jax.Array:
+        if pixels.ndim != 4 or pixels.shape[-1] != 3:
+            raise ValueError(f"image: expected values [batch, height, width, 3], got {tuple(pixels.shape)}.")
+        mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
+        return ((pixels.astype(jnp.float32) / 255.0 - mean) / std).astype(self.dtype)
+
+    def _embed(self, images: jax.Array) -> jax.Array:
+        patches = PatchEmbedding(self.patch_size, self.width, self.patch_bias, self.dtype, name="patches")
+        x = patches(images)  # [B, N, D]
+        if self.posemb == "sincos2d":
+            rows, columns = images.shape[1] // self.patch_size, images.shape[2] // self.patch_size
+            x = x + jnp.asarray(sincos_2d(rows, columns, self.width), self.dtype)
+        elif self.posemb != "learned":
+            raise ValueError(f"posemb: {self.posemb!r} is unknown; expected 'learned' or 'sincos2d'.")
+        if self.pool == "first":
+            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
+            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
+            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + N, D]
+        return LearnedPositions(self.width**-0.5, name="positions")(x) if self.posemb == "learned" else x
+
+    def _drop_patches(self, x: jax.Array, rng: jax.Array) -> jax.Array:
+        first = 1 if self.pool == "first" else 0
+        patches = x.shape[1] - first
+        kept = first + keep_tokens(patches, round(patches * (1 - self.patch_dropout)), fold(rng, 0))  # [B, K]
+        return jnp.concatenate([x[:, :first], jnp.take_along_axis(x, kept[..., None], axis=1)], axis=1)

@@ -1,0 +1,85 @@
+"""Text encoder: a causal or bidirectional transformer over token ids, as in CLIP and SigLIP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.mesh import constrain_batch
+from mmjax.core.types import Stream, Tokens
+from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.pooling import Pool
+from mmjax.layers.posemb import LearnedPositions
+from mmjax.layers.transformer import Transformer, layer_norm
+
+
+class TextEncoder(nn.Module):
+    """int32 token ids [B, N] with mask [B, N] -> Tokens [B, N, width].
+
+    Attributes:
+      vocab_size: rows of the embedding table; ids must be below it.
+      width, depth, num_heads, mlp_dim: sizes.
+      causal: position n sees positions <= n only (CLIP); else all unmasked ones.
+      mask_padding: hide padding from attention. SigLIP was trained with padding visible.
+      pool: 'last' unmasked token (CLIP), 'last_position' of the context (SigLIP), 'first', 'mean', 'attention', 'none'.
+      posemb: 'learned' (added to the embeddings) or 'rotary'.
+      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+
+    Raises:
+      ValueError: values that are not [B, N].
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    causal: bool = True
+    mask_padding: bool = True
+    pool: str = "last"
+    posemb: str = "learned"
+    activation: str = "gelu"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
+        if stream.values.ndim != 2:
+            raise ValueError(f"text: expected values [batch, tokens], got {tuple(stream.values.shape)}.")
+        x = constrain_batch(dropout(self._embed(stream.values), self.dropout, fold(rng, 0)))  # [B, N, D]
+        visible = stream.mask if self.mask_padding else None
+        x = Transformer(
+            self.depth,
+            self.num_heads,
+            self.mlp_dim,
+            causal=self.causal,
+            use_rotary=self.posemb == "rotary",
+            activation=self.activation,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, visible, fold(rng, 1))
+        x = layer_norm("norm", x, self.dtype)
+        return Tokens(x, stream.mask, self._pool(x, stream.mask))
+
+    def _embed(self, ids: jax.Array) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        x = nn.Embed(self.vocab_size, self.width, embedding_init=init, dtype=self.dtype, name="vocabulary")(ids)
+        if self.posemb not in ("learned", "rotary"):
+            raise ValueError(f"posemb: {self.posemb!r} is unknown; expected 'learned' or 'rotary'.")
+        return LearnedPositions(0.01, name="positions")(x) if self.posemb == "learned" else x  # [B, N, D]
+
+    def _pool(self, x: jax.Array, mask: jax.Array) -> jax.Array | None:
+        if self.pool == "last_position":
+            return x[:, -1]  # [B, D]
+        pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
+        return pool(x, mask if self.mask_padding else jnp.ones_like(mask))

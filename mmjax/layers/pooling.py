@@ -1,0 +1,60 @@
+"""Pooling: from tokens [B, N, D] to one vector [B, D] an example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.layers.attention import Attention
+from mmjax.layers.masking import last_position, masked_mean
+from mmjax.layers.mlp import Mlp
+from mmjax.layers.transformer import layer_norm
+
+POOLS = ("first", "last", "mean", "attention", "none")
+
+
+class Pool(nn.Module):
+    """x [B, N, D], mask [B, N] -> [B, D], or None for kind 'none'.
+
+    Attributes:
+      kind: 'first' token (a class token), 'last' unmasked token (CLIP's text), masked 'mean', 'attention' (a learned
+        probe attends to the tokens, then an MLP), 'none'.
+      num_heads, mlp_dim, activation, dtype: of attention pooling.
+
+    Raises:
+      ValueError: an unknown kind.
+
+    References:
+      Lee et al., Set Transformer, 2019, section 3.2; Zhai et al., Scaling Vision Transformers, 2022 (MAP head).
+    """
+
+    kind: str
+    num_heads: int = 1
+    mlp_dim: int = 1
+    activation: str = "gelu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array | None:
+        if self.kind not in POOLS:
+            raise ValueError(f"pool: {self.kind!r} is unknown; expected one of {', '.join(POOLS)}.")
+        if self.kind == "none":
+            return None
+        if self.kind == "first":
+            return x[:, 0]  # [B, D]
+        if self.kind == "last":
+            return jnp.take_along_axis(x, last_position(mask)[:, None, None], axis=1)[:, 0]  # [B, D]
+        if self.kind == "mean":
+            return masked_mean(x, mask).astype(x.dtype)  # [B, D]
+        return self._attend(x, mask)
+
+    def _attend(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, x.shape[-1]), jnp.float32)
+        probe = jnp.broadcast_to(probe.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))  # [B, 1, D]
+        y = Attention(self.num_heads, dtype=self.dtype, name="attention")(probe, x, mask)  # [B, 1, D]
+        hidden = layer_norm("norm", y, self.dtype)
+        y = y + Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")(hidden)
+        return y[:, 0]  # [B, D]

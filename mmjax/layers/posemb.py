@@ -1,0 +1,68 @@
+"""Position embeddings: learned, sin-cos in one or two dimensions, rotary."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class LearnedPositions(nn.Module):
+    """Adds a learned [N, D] table to x [B, N, D].
+
+    Attributes:
+      init_scale: standard deviation of the initial values.
+    """
+
+    init_scale: float = 0.02
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        table = self.param("table", nn.initializers.normal(self.init_scale), x.shape[1:], jnp.float32)  # [N, D]
+        return x + table.astype(x.dtype)
+
+
+def sincos_1d(positions: np.ndarray, width: int, temperature: float = 10_000.0) -> np.ndarray:
+    """Returns [N, width] float32: sines then cosines of positions [N] at geometric frequencies.
+
+    Raises:
+      ValueError: width is odd.
+
+    References:
+      Vaswani et al., Attention Is All You Need, 2017, section 3.5.
+    """
+    if width % 2:
+        raise ValueError(f"sin-cos positions need an even width, got {width}.")
+    frequencies = temperature ** (-np.arange(width // 2) / (width / 2))  # [width / 2]
+    angles = positions[:, None] * frequencies  # [N, width / 2]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def sincos_2d(height: int, width: int, dim: int) -> np.ndarray:
+    """Returns [height * width, dim] float32: half the channels for the column, half for the row.
+
+    Raises:
+      ValueError: dim is not a multiple of 4.
+
+    References:
+      Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers (MoCo v3), 2021.
+    """
+    if dim % 4:
+        raise ValueError(f"2-D sin-cos positions need a width that is a multiple of 4, got {dim}.")
+    row, column = np.divmod(np.arange(height * width), width)
+    return np.concatenate([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], axis=1)
+
+
+def rotary(x: jax.Array, positions: jax.Array, temperature: float = 10_000.0) -> jax.Array:
+    """Rotates pairs of channels of x [B, N, H, Dh] by angles that grow with positions [N] or [B, N].
+
+    References:
+      Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021, equation 34.
+    """
+    half = x.shape[-1] // 2
+    frequencies = temperature ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None].astype(jnp.float32) * frequencies  # [(B,) N, Dh / 2]
+    sin, cos = jnp.sin(angles)[..., None, :], jnp.cos(angles)[..., None, :]  # [(B,) N, 1, Dh / 2]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,124 @@
+"""Pre-norm transformer: one block, and a stack of them scanned over layers with a remat policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import nearest
+from mmjax.core.mesh import constrain_batch
+from mmjax.layers.attention import Attention
+from mmjax.layers.dropout import drop_path, dropout, fold
+from mmjax.layers.mlp import Mlp
+
+NORM_EPSILON = 1e-6
+
+
+def layer_norm(name: str, x: jax.Array, dtype: Any) -> jax.Array:
+    """LayerNorm with float32 statistics and parameters, given back in dtype; call it inside a compact method."""
+    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, name=name)(x).astype(dtype)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+      num_heads, mlp_dim: sizes.
+      causal, use_rotary, activation: as in Attention and Mlp.
+      dropout: rate on the output of each branch; drop_path: rate of dropping a branch of an example.
+      remat_core: keep neither attention probabilities nor activations for the backward pass.
+      dtype: compute dtype.
+
+    References:
+      Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    causal: bool = False
+    use_rotary: bool = False
+    activation: str = "gelu"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat_core: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None, layer: int | jax.Array = 0
+    ) -> tuple[jax.Array, None]:
+        rng = fold(rng, layer)
+
+        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
+            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
+            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
+
+        attention = Attention(
+            self.num_heads, self.causal, self.use_rotary, self.remat_core, dtype=self.dtype, name="attention"
+        )
+        mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
+        x = residual(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 0)  # [B, N, D]
+        x = residual(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
+        return x, None
+
+
+class Transformer(nn.Module):
+    """A stack of `depth` blocks over x [B, N, D] with key mask [B, N] and optional per-example keys rng [B].
+
+    Attributes:
+      depth: number of blocks.
+      scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
+      remat: what the backward pass recomputes: 'none', 'core' (attention probabilities and activations),
+        'full' (each block from its input), or the name of a policy in jax.checkpoint_policies.
+      others: as in Block.
+
+    Raises:
+      ValueError: an unknown remat policy.
+    """
+
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    causal: bool = False
+    use_rotary: bool = False
+    activation: str = "gelu"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
+        block = remat_block(self.remat, prevent_cse=not self.scan)
+        sizes = {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "causal", "use_rotary", "activation")}
+        sizes |= {"dropout": self.dropout, "drop_path": self.drop_path, "dtype": self.dtype}
+        sizes |= {"remat_core": self.remat == "core"}
+        if not self.scan:
+            for layer in range(self.depth):
+                x, _ = block(**sizes, name=f"block_{layer}")(x, mask, rng, layer)
+            return x
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            length=self.depth,
+        )
+        x, _ = stack(**sizes, name="blocks")(x, mask, rng, jnp.arange(self.depth))
+        return x
+
+
+def remat_block(policy: str, prevent_cse: bool) -> type[nn.Module]:
+    """Returns Block wrapped in the remat policy of that name."""
+    if policy in ("none", "core"):
+        return Block
+    if policy == "full":
+        return nn.remat(Block, prevent_cse=prevent_cse)
+    if not hasattr(jax.checkpoint_policies, policy):
+        names = ["none", "core", "full", *(n for n in dir(jax.checkpoint_policies) if not n.startswith("_"))]
+        raise ValueError(f"remat: {policy!r} is unknown.{nearest(policy, names)} Expected one of: {', '.join(names)}.")
+    return nn.remat(Block, prevent_cse=prevent_cse, policy=getattr(jax.checkpoint_policies, policy))
