@@ -1,0 +1,98 @@
+"""One chunk of a batch: read, prepare, replace what is bad, collate."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.core.errors import UserError
+from mmjax.core.types import Batch
+from mmjax.data.bad_records import BadRecords
+from mmjax.data.mixture import Mixture
+from mmjax.data.sampler import Draws, Sampler
+from mmjax.data.source import BadRecord
+from mmjax.data.transforms import Transform
+
+Example = tuple[int, dict[str, Any] | None]
+"""Record id (-1 for a filling row) and modality -> prepared value, or None where there is nothing to show."""
+
+
+def example_rng(seed: int, position: int, name: str) -> np.random.Generator:
+    """Returns the generator of one modality of one global position: Philox, keyed, so it needs no state."""
+    stream = zlib.crc32(name.encode())
+    return np.random.Generator(np.random.Philox(key=[seed % 2**64, position], counter=[0, 0, 0, stream]))
+
+
+class Loader:
+    """Positions or records -> Batch, without state but for what is known of bad records; thread-safe."""
+
+    def __init__(self, mixture: Mixture, transforms: Mapping[str, Transform], seed: int, bad: BadRecords):
+        self.mixture = mixture
+        self.transforms = dict(transforms)
+        self.seed = seed
+        self.bad = bad
+        self.sampler = Sampler(mixture, seed)
+
+    def train(self, positions: np.ndarray) -> Batch:
+        """Returns the batch of global positions [B] int64, bad records replaced by the next good of their permutation."""
+        draws = self.sampler.draws(positions)
+        first = self.sampler.records(draws)  # [B]
+        return self._collate([self._example(draws, first, row, int(p)) for row, p in enumerate(positions)])
+
+    def evaluate(self, records: np.ndarray) -> Batch:
+        """Returns the batch of record ids [B] int64; a bad record, or one past the end, is a row masked out."""
+        return self._collate([self._eval_example(int(record)) for record in records])
+
+    def _example(self, draws: Draws, first: np.ndarray, row: int, position: int) -> Example:
+        record, one = int(first[row]), None
+        length = len(self.mixture.parts[draws.part[row]])
+        for ahead in range(length):
+            if ahead:
+                one = one or Draws(draws.part[row : row + 1], draws.epoch[row : row + 1], draws.offset[row : row + 1])
+                record = int(self.sampler.records(one, ahead)[0])
+            prepared = self._prepare(record, position)
+            if prepared is not None:
+                return record, prepared
+        raise UserError(f"{self.mixture.name}: not one of {length} records can be used. {self.bad.sentence()}")
+
+    def _eval_example(self, record: int) -> Example:
+        if record >= len(self.mixture):
+            return -1, None
+        return record, self._prepare(record, None)
+
+    def _prepare(self, record: int, position: int | None) -> dict[str, Any] | None:
+        """Returns modality -> prepared value of a record, None where it is bad; position None is evaluation."""
+        if self.bad.is_bad(record):
+            return None
+        try:
+            values = self.mixture.read(record)
+            prepared = {}
+            for name, transform in self.transforms.items():
+                if transform.column in values or not self._lacks(record, transform.column):
+                    rng = None if position is None else example_rng(self.seed, position, name)
+                    prepared[name] = transform.prepare(values, rng)
+        except BadRecord as error:
+            self.bad.add(record, error)
+            return None
+        except OSError as error:
+            raise UserError(f"{self.mixture.name}: {self.mixture.label(record)} cannot be read: {error}") from error
+        except UserError as error:
+            raise UserError(f"{self.mixture.label(record)}: {error}") from error
+        self.bad.good(record)
+        return prepared
+
+    def _lacks(self, record: int, column: str) -> bool:
+        """Says whether the record's part of the mixture has no such column: the modality is missing there by design."""
+        return column not in self.mixture.parts[self.mixture.locate(record)[0]].columns
+
+    def _collate(self, examples: Sequence[Example]) -> Batch:
+        streams = {
+            name: transform.collate([None if prepared is None else prepared.get(name) for _, prepared in examples])
+            for name, transform in self.transforms.items()
+        }
+        group = [-1 if record < 0 else self.mixture.group(record) for record, _ in examples]
+        mask = [prepared is not None for _, prepared in examples]
+        return Batch(streams, np.array(group, np.int32), np.array(mask, np.bool_))
