@@ -1,0 +1,80 @@
+"""What the ring tests look at on several devices; run in a process of its own, results printed as JSON."""
+
+import json
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
+from tests.losses import reference
+from tests.losses.forms import evaluate, objective, scalars
+
+MESHES = [
+    ((1, 1, 1), 7),
+    ((2, 1, 1), 7),
+    ((1, 4, 1), None),
+    ((8, 1, 1), 4),
+    ((2, 4, 1), 1),
+    ((2, 2, 2), 5),
+    ((1, 1, 8), 7),
+]
+"""(data, fsdp, tensor) and chunk size; 48 rows, so that most of the chunks do not divide a device's share."""
+
+COLLECTIVE = re.compile(
+    r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
+)
+"""Shape and name of a collective in compiled HLO."""
+
+
+def compare_with_float64() -> None:
+    """Prints, for each mesh and form, the largest difference from float64 over the largest value."""
+    data = reference.example(48, groups=17, masked=0.25)
+    worst = {}
+    for shape, chunk_size in MESHES:
+        mesh = make_mesh(MeshShape(*shape), jax.devices()[: math.prod(shape)])
+        placed = jax.device_put(data, batch_sharding(mesh))
+        forms = {"ring": {"chunk_size": chunk_size}}
+        if shape == (2, 2, 2):
+            forms |= {"dense": {}, "all axes": {"chunk_size": 5, "axes": ("data", "fsdp", "tensor")}}
+        for kind in ("softmax", "sigmoid"):
+            want = getattr(reference, kind)(data, **scalars(kind))
+            for form, options in forms.items():
+                with jax.set_mesh(mesh):
+                    got = evaluate(kind, placed, **options)
+                worst[f"{kind} {shape} {form}"] = reference.assert_close(got, want, rel=math.inf)
+    print(json.dumps(worst))
+
+
+def describe(kind: str, size: int, dim: int, **options) -> None:
+    """Prints what value and gradient of a form hold and send, on data 2 x fsdp 4, for bfloat16 embeddings."""
+    data = reference.example(size, dim, groups=size // 2, masked=0.1)
+    variables = {name: jnp.asarray(data.pop(name), jnp.bfloat16) for name in ("a", "b")}
+    mesh = make_mesh(MeshShape(2, 4, 1))
+    variables, data = jax.device_put((variables, data), batch_sharding(mesh))
+    variables |= scalars(kind)
+    with jax.set_mesh(mesh):
+        fn = jax.value_and_grad(lambda v, d: objective(kind, v, d, **options)[0])
+        found = list(_equations(jax.make_jaxpr(fn)(variables, data).jaxpr))
+        text = jax.jit(fn).lower(variables, data).compile().as_text()
+    collectives = COLLECTIVE.findall(text)
+    summed = [shape for shape, name in collectives if name == "all-reduce"]
+    sent = [v.aval for eqn, _ in found if eqn.primitive.name == "ppermute" for v in eqn.invars]
+    report = {
+        "largest_per_device": max((v.aval.size for eqn, inside in found if inside for v in eqn.outvars), default=0),
+        "largest_compiled": max(math.prod(map(int, dims.split(","))) for dims in re.findall(r"\[([\d,]+)\]", text)),
+        "shard_maps": sum(eqn.primitive.name == "shard_map" for eqn, _ in found),
+        "embeddings_sent": sorted(x.dtype.name for x in sent if x.ndim == 3),
+        "collectives": sorted({name for _, name in collectives}),
+        "summed": sorted({dims for shape in summed for dims in re.findall(r"\[([\d,]*)\]", shape)}),
+    }
+    print(json.dumps(report))
+
+
+def _equations(jaxpr, inside: bool = False):
+    """Yields every equation of a jaxpr and of those within it, and whether a shard_map is around it."""
+    for equation in jaxpr.eqns:
+        yield equation, inside
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from _equations(inner, inside or equation.primitive.name == "shard_map")
