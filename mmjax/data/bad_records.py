@@ -20,11 +20,11 @@ class BadRecords:
 
     Each distinct bad record is counted once and written once to the log, a JSONL file with `record`, `kind`, `label`,
     `detail` and `source`. A log that exists is read first, so counts go on after a restart; a record that reads well
-    again (the file was repaired) leaves the counts. Whether a record is skipped is decided by reading it, never by the log.
+    again (the file was repaired) leaves the counts. Reading decides whether a record is skipped, never the log.
 
     The run stops once the share is certain to be above `max_share`: when there are more bad records than that share
-    of the whole source, or, earlier, when more than 20 were found and their number is six standard deviations above what
-    that share would have given among the records read since the start of this process.
+    of the whole source, or, earlier, when more than 20 were found and their number is six standard deviations above
+    what that share would have given among the records read since the start of this process.
     """
 
     def __init__(self, source: Source, max_share: float, log: str | os.PathLike[str] | None = None):
@@ -117,8 +117,8 @@ class BadRecords:
         first = next(iter(self._bad))
         return (
             f"{self.source.name}: {len(self._bad)} of the {self._num_seen} records read so far are bad, of "
-            f"{len(self.source)} in all, which is more than max_bad_share={self.max_share:.2%} allows ({kinds}; the first "
-            f"is {self.source.label(first)}).{where} Repair them, or raise max_bad_share."
+            f"{len(self.source)} in all, which is more than max_bad_share={self.max_share:.2%} allows ({kinds}; the "
+            f"first is {self.source.label(first)}).{where} Repair them, or raise max_bad_share."
         )
 
     def counts(self) -> dict[str, int]:

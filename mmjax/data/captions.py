@@ -12,8 +12,8 @@ import numpy as np
 from mmjax.core.errors import UserError
 from mmjax.data.mixture import group_of
 from mmjax.data.source import BadRecord, Record, Source
+from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.data.transforms import TextTransform
 
 
 def captions_of(source: Source, transform: TextTransform, records: Sequence[int]) -> Iterator[list[str]]:
@@ -64,7 +64,7 @@ class CaptionView:
     """
 
     source: Source
-    transform: TextTransform = TextTransform()
+    transform: TextTransform = dataclasses.field(default_factory=TextTransform)
 
     def __post_init__(self) -> None:
         counts = [len(found) for found in captions_of(self.source, self.transform, range(len(self.source)))]

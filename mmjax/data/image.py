@@ -58,8 +58,8 @@ class ImageTransform:
                 )
         if self.size < 1 or not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
             raise UserError(
-                f"ImageTransform: size={self.size} must be positive, scale={self.scale} two rising shares of the area in "
-                f"(0, 1], ratio={self.ratio} two rising positive numbers."
+                f"ImageTransform: size={self.size} must be positive, scale={self.scale} two rising shares of the area "
+                f"in (0, 1], ratio={self.ratio} two rising positive numbers."
             )
 
     def out_spec(self) -> dict[str, ArraySpec]:

@@ -14,7 +14,7 @@ from mmjax.data.bad_records import BadRecords
 from mmjax.data.mixture import Mixture
 from mmjax.data.sampler import Draws, Sampler
 from mmjax.data.source import BadRecord
-from mmjax.data.transforms import Transform
+from mmjax.data.transform import Transform
 
 Example = tuple[int, dict[str, Any] | None]
 """Record id (-1 for a filling row) and modality -> prepared value, or None where there is nothing to show."""
@@ -37,7 +37,7 @@ class Loader:
         self.sampler = Sampler(mixture, seed)
 
     def train(self, positions: np.ndarray) -> Batch:
-        """Returns the batch of global positions [B] int64, bad records replaced by the next good of their permutation."""
+        """Returns the batch of global positions [B] int64; the next good record of its permutation replaces a bad one."""
         draws = self.sampler.draws(positions)
         first = self.sampler.records(draws)  # [B]
         return self._collate([self._example(draws, first, row, int(p)) for row, p in enumerate(positions)])

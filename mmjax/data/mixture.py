@@ -74,8 +74,8 @@ class Mixture:
                 raise UserError(f"{part.name}: the source holds no records.")
             if quota == 0:
                 raise UserError(
-                    f"Mixture: the weight of {part.name} is a share of {share:.2g}, finer than 1/{BLOCK}, so it would never "
-                    "be drawn; raise its weight or leave it out."
+                    f"Mixture: the weight of {part.name} is a share of {share:.2g}, finer than 1/{BLOCK}, so it would "
+                    "never be drawn; raise its weight or leave it out."
                 )
 
     @property

@@ -1,4 +1,4 @@
-"""The input pipeline: the batch at step s is a pure function of (config, seed, s), whoever asks for which rows of it."""
+"""The input pipeline: the batch at step s is a pure function of (config, seed, s), whoever reads which rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmjax.data.loading import Loader
 from mmjax.data.mixture import as_mixture
 from mmjax.data.source import Source
 from mmjax.data.stream import BatchStream
-from mmjax.data.transforms import Transform
+from mmjax.data.transform import Transform
 
 Rows = slice | range | Sequence[int] | None
 """Which rows of the global batch this host reads; None is all of them."""
@@ -30,9 +30,10 @@ ENDLESS = 2**40
 class Pipeline:
     """Batches of a source: shuffled and endless for training, in order and padded for evaluation.
 
-    Row r of step s is global position p = s * batch_size + r; the sampler says which record that is, and augmentation is
-    drawn from a generator keyed by (seed, p, modality). So hosts that read disjoint rows read together what one would read
-    alone, and a restart needs the step alone. A bad record gives its place to the next good one of the epoch's permutation.
+    Row r of step s is global position p = s * batch_size + r; the sampler says which record that is, and augmentation
+    is drawn from a generator keyed by (seed, p, modality). So hosts that read disjoint rows read together what one would
+    read alone, and a restart needs the step alone. A bad record gives its place to the next good one of the epoch's
+    permutation.
 
     Attributes:
       source: where records come from; a `Mixture` draws several by weight.
@@ -91,7 +92,7 @@ class Pipeline:
     def train(self, start_step: int = 0, rows: Rows = None) -> BatchStream:
         """Returns this host's rows of the batches of steps start_step, start_step + 1, ..., without end.
 
-        `Batch.group` is the record's number (or its source's `group`), so that one record drawn twice is its own positive.
+        `Batch.group` is the record's number (or its source's `group`): a record drawn twice is its own positive.
 
         Raises:
           UserError: (from next()) too many bad records, or one that cannot be read at all.

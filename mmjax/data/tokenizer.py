@@ -1,7 +1,7 @@
 """Text <-> token ids: one class over the Rust `tokenizers` library and SentencePiece, stored as JSON.
 
 The model splits text; what stands around it (BOS, EOS, padding) is the recipe of the published model, kept in
-`SpecialTokens` and not in the model's own post-processor, so that CLIP's and SigLIP's ways are two settings of one code.
+`SpecialTokens` and not in the model's own post-processor, so that CLIP's and SigLIP's ways are two settings.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SpecialTokens:
 CLIP = SpecialTokens(bos=49406, eos=49407, pad=0)
 """OpenAI CLIP: start and end of text, zeros after. With lowercase and clean whitespace, context 77."""
 SIGLIP = SpecialTokens(eos=1, pad=1, mask_padding=False)
-"""SigLIP: 'sticky' EOS, kept where the text is cut, and padding equal to it, attended to. Lowercase, context 64 or 16."""
+"""SigLIP: 'sticky' EOS, kept where the text is cut, and padding equal to it, attended to. Lowercase, context 64, 16."""
 
 
 class Model(Protocol):
@@ -78,7 +78,7 @@ class RustModel:
 
 
 class SentencePieceModel:
-    """A SentencePiece .model run by its own C++ library (`pip install sentencepiece`), so its output is the original's."""
+    """A SentencePiece .model run by its own C++ library (`pip install sentencepiece`): the original's output."""
 
     def __init__(self, text: str):
         try:
@@ -122,6 +122,8 @@ class Tokenizer:
     def __post_init__(self) -> None:
         if self.kind not in _MODELS:
             raise UserError(f"tokenizer: the kind {self.kind!r} must be one of {list(_MODELS)}.")
+        if self.kind == "tokenizers":  # one text for one tokenizer, however the file was laid out
+            object.__setattr__(self, "model", json.dumps(json.loads(self.model), ensure_ascii=False))
         for name in ("bos", "eos", "pad"):
             token = getattr(self.special, name)
             if token is not None and not 0 <= token < self.vocab_size:
@@ -292,8 +294,8 @@ def _special_of(tokenizer: tokenizers.Tokenizer) -> SpecialTokens:
     head, tail = full[:start], full[start + len(plain) :]
     if len(head) > 1 or len(tail) > 1:
         raise UserError(
-            f"tokenizer: its post-processor puts {len(head)} tokens before and {len(tail)} after a text; name bos, eos and "
-            "pad with SpecialTokens."
+            f"tokenizer: its post-processor puts {len(head)} tokens before and {len(tail)} after a text; name bos, eos "
+            "and pad with SpecialTokens."
         )
     named = [found for name in _PAD_NAMES if (found := tokenizer.token_to_id(name)) is not None]
     pad = padding.get("pad_id", (named or tail or [0])[0])

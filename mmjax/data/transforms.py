@@ -1,7 +1,7 @@
 """The transforms by their public names, and building them again from the JSON in a checkpoint.
 
-`spec()` writes a transform as JSON into the checkpoint; `transforms_from_spec` reads it, so that evaluation and notebooks
-preprocess exactly as training did.
+`spec()` writes a transform as JSON into the checkpoint; `transforms_from_spec` reads it, so that evaluation and
+notebooks preprocess exactly as training did.
 """
 
 from __future__ import annotations
