@@ -143,7 +143,9 @@ class RetrievalEvaluator:
     chunk: int = 1024
     name: str = "retrieval"
 
-    def __call__(self, embed: Embed, batches: Iterable[Batch], captions: Iterable[Batch] | None = None):
+    def __call__(
+        self, embed: Embed, batches: Iterable[Batch], captions: Iterable[Batch] | None = None
+    ) -> dict[str, float]:
         """Embeds and ranks.
 
         Args:
