@@ -60,7 +60,7 @@ def softmax_contrastive(
     valid = mask[:, None] & mask[None, :]  # [N, N]
     positive = valid & (group[:, None] == group[None, :])  # [N, N]
     logits = jnp.where(valid, logit_scale * matmul(a, b.T), jnp.finfo(jnp.float32).min)  # [N, N]
-    share = positive / jnp.maximum(jnp.sum(positive, axis=1, keepdims=True), 1)  # [N, N] symmetric
+    share = positive / jnp.maximum(jnp.sum(positive, 1, jnp.float32, keepdims=True), 1)  # [N, N] symmetric
     rows = jax.nn.logsumexp(logits, axis=1) - jnp.sum(share * logits, axis=1)  # [N]
     columns = jax.nn.logsumexp(logits, axis=0) - jnp.sum(share * logits, axis=0)  # [N]
     return jnp.where(mask, (rows + columns) / 2, 0.0)
