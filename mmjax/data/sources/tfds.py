@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from google.protobuf.message import DecodeError
 
+import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on whatever accelerator there is)
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import columns as columns_lib
@@ -35,6 +36,11 @@ class TfdsSource:
     Raises:
       UserError: no such data set, split or feature; it is not prepared, or prepared as TFRecord only.
     """
+
+    how: ClassVar[str] = (
+        "A TFDS data set has an Image feature and a Text feature named 'caption', 'text', 'title', ...; others can be "
+        "given as TfdsSource(columns={'image': ..., 'caption': ...})."
+    )
 
     dataset: str | tfds.core.DatasetBuilder
     split: str = "train"

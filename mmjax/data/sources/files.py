@@ -1,0 +1,157 @@
+"""Files here and on remote stores alike: expand a pattern, sign a file, read a range of bytes from many threads."""
+
+from __future__ import annotations
+
+import collections
+import glob
+import itertools
+import os
+import re
+import threading
+
+import fsspec
+
+from mmjax.core.errors import UserError, listed, nearest
+from mmjax.data.source import BadRecord
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def is_remote(path: str) -> bool:
+    """Returns whether fsspec reads this path (gs://, s3://, memory://), not the operating system."""
+    return "://" in path
+
+
+def expand(pattern: str) -> list[str]:
+    """Returns the files of a pattern in order: 'shard-{00000..00099}.tar', '{a,b}.tar', '*.tar', or one path.
+
+    Raises:
+      UserError: nothing fits a glob. (Whether the files of a brace pattern exist is `signature`'s to say.)
+    """
+    paths = _braces(pattern)
+    if not any(glob.has_magic(path) for path in paths):
+        return paths
+    found = list(itertools.chain.from_iterable(_glob(path) for path in paths))
+    if not found:
+        raise UserError(f"No file fits the pattern {pattern!r}.{siblings(pattern)}")
+    return found
+
+
+def siblings(path: str) -> str:
+    """Returns a hint for a local path that does not exist: what of its folder comes nearest, or what is there."""
+    if is_remote(path):
+        return ""
+    folder, name = os.path.split(path.rstrip("/"))
+    folder = folder or "."
+    if not os.path.isdir(folder):
+        return f" The folder {folder!r} does not exist."
+    there = sorted(os.listdir(folder))
+    return nearest(name, there) or (f" {folder!r} holds {listed(there, 5)}." if there else f" {folder!r} is empty.")
+
+
+def signature(path: str) -> tuple[int, str]:
+    """Returns (bytes, a word that changes when the file is replaced).
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    if not is_remote(path):
+        stat = os.stat(path)
+        return stat.st_size, str(stat.st_mtime_ns)
+    fs, inner = fsspec.core.url_to_fs(path)
+    info = fs.info(inner)
+    stamps = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "updated", "created")
+    return int(info["size"]), next((str(info[s]) for s in stamps if info.get(s)), "")
+
+
+def read(path: str, missing: str) -> bytes:
+    """Returns the bytes of a whole file.
+
+    Raises:
+      BadRecord: of kind `missing` where there is no such file.
+    """
+    try:
+        if is_remote(path):
+            fs, inner = fsspec.core.url_to_fs(path)
+            return fs.cat_file(inner)
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise BadRecord(missing, f"{path} does not exist.") from None
+
+
+def join(root: str, path: str) -> str:
+    """Returns `path` as seen from the folder `root`; a remote or absolute path as it is."""
+    return path if is_remote(path) else os.path.join(root, path)
+
+
+def walk(root: str) -> list[str]:
+    """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
+    if is_remote(root):
+        fs, inner = fsspec.core.url_to_fs(root)
+        found = [os.path.relpath(path, inner) for path in fs.find(inner)]
+    else:
+        found = [os.path.relpath(os.path.join(f, name), root) for f, _, names in os.walk(root) for name in names]
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.split(os.sep)))
+
+
+class RangeReader:
+    """Reads ranges of files; thread-safe, with at most `most` local files open at once."""
+
+    def __init__(self, most: int = 256):
+        self._most = most
+        self._lock = threading.Lock()
+        self._open: collections.OrderedDict[str, _Descriptor] = collections.OrderedDict()
+
+    def read(self, path: str, start: int, size: int) -> bytes:
+        """Returns `size` bytes from byte `start`, or fewer where the file ends before."""
+        if is_remote(path):
+            fs, inner = fsspec.core.url_to_fs(path)
+            return fs.cat_file(inner, start=start, end=start + size) if size else b""
+        descriptor = self._descriptor(path)
+        return os.pread(descriptor.number, size, start)
+
+    def _descriptor(self, path: str) -> _Descriptor:
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = _Descriptor(path)
+            self._open.move_to_end(path)
+            if len(self._open) > self._most:
+                self._open.popitem(last=False)  # closes when the last reader lets go of it
+            return self._open[path]
+
+
+class _Descriptor:
+    """An open file that closes with its last reference, so that no thread reads a number that was reused."""
+
+    def __init__(self, path: str):
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def _braces(pattern: str) -> list[str]:
+    """Returns the pattern once for every choice in its braces."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = numbers.groups()
+        if int(first) > int(last):
+            raise UserError(f"The range {match[0]} of {pattern!r} runs backwards; write the smaller number first.")
+        width = len(first)
+        choices = [str(i).zfill(width) for i in range(int(first), int(last) + 1)]
+    else:
+        choices = match[1].split(",")
+    return [p for c in choices for p in _braces(pattern[: match.start()] + c + pattern[match.end() :])]
+
+
+def _glob(path: str) -> list[str]:
+    if not is_remote(path):
+        return sorted(glob.glob(path, recursive=True))
+    fs, inner = fsspec.core.url_to_fs(path)
+    return sorted(fs.unstrip_protocol(found) for found in fs.glob(inner))

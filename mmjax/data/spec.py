@@ -1,0 +1,120 @@
+"""`--data SPEC`: opens whatever source a short text names, and says what was found there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mmjax.core.errors import UserError, listed, nearest
+from mmjax.data.openmoji import OpenMojiSource
+from mmjax.data.source import BadRecord, Source
+from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, columns, files
+
+FORMS = (
+    "openmoji[:SPLIT], tfds:NAME[:SPLIT], tar shards ('shard-{00000..00099}.tar', 'shards/*.tar'), a manifest (.jsonl, "
+    ".csv, .tsv), or a folder of pictures with .txt files of the same names"
+)
+"""What a SPEC can be, for help texts."""
+
+_SPLIT = re.compile(r"(.+?)(?::([A-Za-z_]\w*(?:\[[^\]]*\])?(?:\+[A-Za-z_]\w*(?:\[[^\]]*\])?)*))?")
+_TAR = re.compile(r"\.(tar|tgz|tar\.\w+)$")
+_MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv")
+
+
+def open_spec(spec: str, needs: Sequence[str] = ("image", "caption")) -> Source:
+    """Returns the source that `spec` names, once it is sure to have records with the columns in `needs`.
+
+    Args:
+      spec: one of `FORMS`.
+      needs: columns that the config's transforms read.
+
+    Raises:
+      UserError: nothing is there, it is of no known form, or it lacks a column.
+    """
+    source = _opened(spec.strip())
+    missing = [column for column in needs if column not in source.columns]
+    if missing or not len(source):
+        raise UserError(_unfit(spec, source, needs, missing))
+    return source
+
+
+def describe(source: Source) -> str:
+    """Returns a few lines for a person: how many records, which column comes from where, and one caption."""
+    lines = [f"{source.name}: {len(source):,} records"]
+    mapping = getattr(source, "mapping", {column: "" for column in source.columns})
+    lines += [f"  {column} <- {origin}" if origin else f"  {column}" for column, origin in mapping.items()]
+    if found := getattr(source, "found", ""):
+        lines.append(f"  found: {found}")
+    if example := _example(source):
+        lines.append(f"  for instance: {example}")
+    return "\n".join(lines)
+
+
+def _opened(spec: str) -> Source:
+    """Returns the source of a spec by its form alone."""
+    path, split = _SPLIT.fullmatch(spec).groups() if spec else ("", None)
+    if path == "openmoji":
+        return OpenMojiSource(split or "train")
+    if spec.startswith("tfds:"):
+        return TfdsSource(path.removeprefix("tfds:"), split or "train")
+    if _TAR.search(spec):
+        return WebDatasetSource(spec)
+    if os.path.splitext(spec)[1].lower() in _MANIFESTS:
+        return ManifestSource(spec)
+    if os.path.isdir(spec) or (files.is_remote(spec) and not os.path.splitext(spec)[1]):
+        return _folder(spec)
+    if os.path.exists(spec):
+        raise UserError(f"--data {spec!r} is a file of no known form. It can be {FORMS}.")
+    known = nearest(path, ["openmoji", "tfds:"]) if os.sep not in spec else ""
+    raise UserError(f"--data {spec!r} does not exist.{known or files.siblings(spec)} It can be {FORMS}.")
+
+
+def _folder(path: str) -> Source:
+    """Returns the source of a folder: pictures, or a prepared TFDS version.
+
+    Raises:
+      UserError: it holds shards or manifests instead, which the message then names, or nothing of use.
+    """
+    if os.path.exists(os.path.join(path, "dataset_info.json")):
+        return TfdsSource(path)
+    source = FolderSource(path)
+    if "caption" in source.columns:
+        return source
+    hints = _instead(path)
+    if hints:
+        raise UserError(f"--data {path!r}: found {source.found}. Did you mean {hints}?")
+    return source
+
+
+def _instead(path: str) -> str:
+    """Returns the shards, manifests or TFDS versions in a folder, as specs."""
+    there = files.walk(path)
+    specs = sorted({os.path.join(path, os.path.dirname(p), "*.tar") for p in there if p.endswith(".tar")})
+    specs += [os.path.join(path, p) for p in there if os.path.splitext(p)[1].lower() in _MANIFESTS]
+    specs += [os.path.join(path, os.path.dirname(p)) for p in there if os.path.basename(p) == "dataset_info.json"]
+    return " or ".join(repr(f"tfds:{s}" if os.path.isdir(s) else s) for s in specs[:3])
+
+
+def _unfit(spec: str, source: Source, needs: Sequence[str], missing: Sequence[str]) -> str:
+    """Returns the sentence for a source that lacks records or columns."""
+    what = f"no records for {listed(missing)}" if missing else "no records"
+    read = ", ".join(f"{column!r} from {origin}" for column, origin in getattr(source, "mapping", {}).items())
+    return (
+        f"--data {spec!r} gives {what}. Needed: {listed(needs)}. Found: {getattr(source, 'found', 'nothing')}"
+        f"{f', read as {read}' if read else ''}. {getattr(source, 'how', '')}".rstrip()
+    )
+
+
+def _example(source: Source) -> str:
+    """Returns the first caption of the first good record of a few, or ''."""
+    for index in range(min(len(source), 8)):
+        try:
+            captions: Any = source.read(index).get("caption")
+        except BadRecord:
+            continue
+        if captions:
+            text = columns.captions(captions, source.label(index))[0]
+            return repr(text if len(text) <= 80 else text[:77] + "...")
+    return ""
