@@ -1,0 +1,1 @@
+"""The training system: one trainer for every task."""

@@ -1,0 +1,78 @@
+"""CLIP from scratch on OpenMoji: 3,370 pictures and their names, 10 minutes on 2 cores.
+
+python train.py --config configs/openmoji.py --workdir runs/openmoji
+python train.py --config configs/openmoji.py:smoke --workdir runs/smoke
+"""
+
+import math
+
+import fiddle as fdl
+import flax.linen as nn
+
+from mmjax.data.image import ImageTransform
+from mmjax.data.openmoji import OpenMojiSource
+from mmjax.data.pipeline import Pipeline
+from mmjax.data.text import TextTransform
+from mmjax.encoders.image import ImageEncoder
+from mmjax.encoders.text import TextEncoder
+from mmjax.evaluation.evaluator import RetrievalEvaluator
+from mmjax.fusion.coordinated import Coordinated
+from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT
+from mmjax.model import MultimodalModel
+from mmjax.tasks.contrastive import Contrastive
+from mmjax.training.checkpoint import Keep
+from mmjax.training.experiment import Evaluation, Experiment
+from mmjax.training.optimizer import Optimizer
+from mmjax.training.schedule import Schedule
+
+VOCAB_SIZE = 2048
+CONTEXT_LENGTH = 24
+
+
+def get_config(size: str = "full") -> fdl.Config:
+    """Returns the experiment; size 'full', or 'smoke' for seconds on a laptop."""
+    smoke = size == "smoke"
+    image_size, patch_size = (32, 8) if smoke else (60, 12)
+    width, depth = (64, 2) if smoke else (192, 4)
+    tower = {"width": width, "depth": depth, "num_heads": width // 32, "mlp_dim": 4 * width}
+    model = fdl.Config(
+        MultimodalModel,
+        encoders={
+            "image": fdl.Config(ImageEncoder, patch_size=patch_size, pool="mean", **tower),
+            "text": fdl.Config(TextEncoder, vocab_size=VOCAB_SIZE, causal=False, pool="mean", **tower),
+        },
+        fusion=fdl.Config(
+            Coordinated,
+            projections={name: fdl.Config(nn.Dense, width, use_bias=False) for name in ("image", "text")},
+            init_logit_scale=SOFTMAX_LOG_SCALE_INIT,
+        ),
+    )
+    data = fdl.Config(
+        Pipeline,
+        source=fdl.Config(OpenMojiSource, "train"),
+        transforms={
+            "image": fdl.Config(ImageTransform, size=image_size, scale=(0.7, 1.0)),
+            "text": fdl.Config(TextTransform, context_length=CONTEXT_LENGTH, vocab_size=VOCAB_SIZE),
+        },
+        batch_size=64 if smoke else 256,
+    )
+    return fdl.Config(
+        Experiment,
+        model=model,
+        task=fdl.Config(Contrastive, kind="softmax"),
+        data=data,
+        optimizer=fdl.Config(
+            Optimizer,
+            learning_rate=1e-3,
+            weight_decay=0.2,
+            schedule=fdl.Config(Schedule, "cosine", warmup="30 steps" if not smoke else "5 steps"),
+            bounds={"fusion/logit_scale": (0.0, math.log(100))},
+        ),
+        duration="20 steps" if smoke else "300 steps",
+        evaluations={
+            "retrieval": fdl.Config(Evaluation, fdl.Config(OpenMojiSource, "test"), fdl.Config(RetrievalEvaluator))
+        },
+        evaluate_every="10 steps" if smoke else "100 steps",
+        keep=fdl.Config(Keep, every="5 steps" if smoke else "50 steps", metric="retrieval/mean_recall_at_1"),
+        log_every=1,
+    )

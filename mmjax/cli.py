@@ -1,0 +1,133 @@
+"""The command line: train, evaluate. Mistakes end in one sentence, never in a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import sys
+
+from mmjax.core.errors import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of `python -m mmjax`."""
+    main = argparse.ArgumentParser(prog="mmjax", description="Train models over several modalities in JAX.")
+    commands = main.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train, or go on training, the run in --workdir")
+    train.add_argument(
+        "--config", required=True, metavar="FILE[:SIZE]", help="configs/openmoji.py, configs/clip.py:B/16"
+    )
+    train.add_argument("--workdir", help="folder of the run: checkpoints, metrics, results")
+    train.add_argument("--data", metavar="SPEC", help="train on this: a TFDS name, tar shards, a manifest, a folder")
+    train.add_argument("--init-from", metavar="RUN", help="begin with the weights of another run (weights only)")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one value of the config"
+    )
+    train.add_argument("--print-config", action="store_true", help="show the config and stop")
+    evaluate = commands.add_parser("evaluate", help="evaluate a run")
+    evaluate.add_argument("--run", required=True, help="workdir of the run")
+    evaluate.add_argument("--data", metavar="SPEC", help="evaluate on this instead of the run's own held-out data")
+    evaluate.add_argument("--step", type=int, help="checkpoint to evaluate (default: the newest)")
+    evaluate.add_argument("--allow-import", action="append", default=[], metavar="PACKAGE", help="see core.config")
+    return main
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal, saved."""
+    options = parser().parse_args(arguments)
+    _quiet_and_cached()
+    from mmjax.training.stop import EXIT_CODE, Interrupted
+
+    try:
+        return {"train": train, "evaluate": evaluate}[options.command](options)
+    except UserError as error:
+        print(f"mmjax: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stopped:
+        print(f"mmjax: {stopped}", file=sys.stderr)
+        return EXIT_CODE
+
+
+def _quiet_and_cached() -> None:
+    """Silences TensorFlow's start-up chatter and keeps compiled programs across runs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "mmjax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def train(options: argparse.Namespace) -> int:
+    """Trains, then shows the results and draws retrieval.png where there was a retrieval evaluation."""
+    from rich.console import Console
+
+    from mmjax.core.config import describe
+    from mmjax.training.loop import fit
+
+    config = _config(options)
+    if options.print_config:
+        print(describe(config))
+        return 0
+    if not options.workdir:
+        raise UserError("--workdir is missing: name the folder for this run, as in --workdir runs/openmoji.")
+    console = Console()
+    metrics = fit(config, options.workdir, console)
+    _report(options.workdir, metrics, console)
+    return 0
+
+
+def _config(options: argparse.Namespace):
+    import fiddle as fdl
+
+    from mmjax.core.config import load_config, override
+    from mmjax.data.spec import open_spec
+    from mmjax.training.checkpoint import InitFrom
+
+    config = load_config(options.config)
+    if options.data:
+        config.data.source = fdl.Config(open_spec, options.data, sorted(_columns(config)))
+    if options.init_from:
+        config.init_from = config.init_from or fdl.Config(InitFrom, "")
+        config.init_from.path = options.init_from
+    for assignment in options.set:
+        override(config, assignment)
+    return config
+
+
+def _columns(config) -> set[str]:
+    """Returns the columns that the config's transforms read."""
+    return {transform.column for transform in config.data.transforms.values()}
+
+
+def _report(workdir: str, metrics: dict[str, float], console) -> None:
+    from mmjax.evaluation.report import results_table
+    from mmjax.notebook.report import retrieval_report
+
+    if metrics:
+        console.print(results_table(metrics, title="held-out results"))
+        (pathlib.Path(workdir) / "results.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    for path in retrieval_report(workdir):
+        console.print(f"picture: {path}", soft_wrap=True, highlight=False)
+    from mmjax.training.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(workdir)
+    console.print(f"checkpoint: {checkpoints.directory / str(checkpoints.latest())}", soft_wrap=True, highlight=False)
+    checkpoints.close()
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Evaluates a run alone and prints its table."""
+    from rich.console import Console
+
+    from mmjax.evaluation.report import results_table
+    from mmjax.notebook.loaded import load
+
+    run = load(options.run, step=options.step, allow=options.allow_import)
+    metrics = run.evaluate(options.data)
+    Console().print(results_table(metrics, title=f"{options.run}, step {run.step}"))
+    return 0

@@ -1,0 +1,61 @@
+"""Contrastive alignment of two modalities: matching pairs close, all others apart."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from mmjax.core.errors import nearest
+from mmjax.core.types import Array, Batch
+from mmjax.losses import contrastive, ring
+from mmjax.tasks.task import Apply, TaskLoss
+
+LOSSES = {
+    ("softmax", "dense"): contrastive.softmax_contrastive,
+    ("sigmoid", "dense"): contrastive.sigmoid_contrastive,
+    ("softmax", "ring"): ring.ring_softmax_contrastive,
+    ("sigmoid", "ring"): ring.ring_sigmoid_contrastive,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive:
+    """Softmax (InfoNCE, CLIP) or sigmoid (SigLIP) loss between the embeddings of two modalities.
+
+    Examples that miss one of the two, and rows of padding, count for nothing.
+
+    Attributes:
+      first, second: the modalities.
+      kind: 'softmax' or 'sigmoid'.
+      form: 'dense' materialises the N x N logits; 'ring' never does, at any number of devices.
+      chunk_size: rows and columns of logits alive at once in the 'ring' form; None is one chunk a device.
+
+    Raises:
+      ValueError: an unknown kind or form.
+    """
+
+    first: str = "image"
+    second: str = "text"
+    kind: str = "softmax"
+    form: str = "ring"
+    chunk_size: int | None = None
+
+    def __post_init__(self):
+        if (self.kind, self.form) not in LOSSES:
+            names = [f"{kind} {form}" for kind, form in LOSSES]
+            found = f"{self.kind} {self.form}"
+            raise ValueError(f"contrastive loss {found!r} is unknown.{nearest(found, names)} Expected one of {names}.")
+
+    def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
+        """Returns ((first [B, E], second [B, E]), scalars)."""
+        streams = {name: batch.streams[name] for name in (self.first, self.second)}
+        outputs = apply(params, streams, rng)
+        return tuple(outputs.embeddings[name] for name in streams), outputs.scalars
+
+    def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
+        """Returns the loss of every pair over all pairs of the batch."""
+        present = [batch.streams[name].mask.any(axis=1) for name in (self.first, self.second)]
+        mask = batch.mask & present[0] & present[1]  # [B]
+        options = {"chunk_size": self.chunk_size} if self.form == "ring" else {}
+        values = LOSSES[self.kind, self.form](*by_example, **shared, group=batch.group, mask=mask, **options)
+        return TaskLoss(values, mask, dict(shared))

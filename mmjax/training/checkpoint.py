@@ -1,0 +1,189 @@
+"""Orbax checkpoints: asynchronous, atomic, last and best kept; each holds the state and all that rebuilds its model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from mmjax.core.errors import UserError
+from mmjax.core.trees import flatten, strict_merge
+from mmjax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """When checkpoints are written and which stay.
+
+    Attributes:
+      every: duration between saves; evaluations and the end save too.
+      last: newest ones to keep.
+      best: best ones to keep, by the evaluation metric `metric`; 0 keeps none for being good.
+      metric: name of an evaluation metric, larger is better.
+    """
+
+    every: str | int = "1000 steps"
+    last: int = 3
+    best: int = 1
+    metric: str | None = None
+
+
+class Checkpoints:
+    """The folder `checkpoints` of a run.
+
+    Each step's folder holds `state` (TrainState as Orbax arrays) and `meta` (JSON: the resolved config and the
+    preprocessing spec with its tokenizer). A step's folder appears under its name only when it is complete.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], keep: Keep | None = None):
+        self.directory = epath.Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        if keep is not None:
+            policies = [preservation_policy.LatestN(keep.last)]
+            if keep.best and keep.metric:
+                policies.append(preservation_policy.BestN(get_metric_fn=lambda m: m[keep.metric], n=keep.best))
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,
+                create=True,
+            )
+        self._keep = keep
+        self._manager = ocp.CheckpointManager(self.directory, options=options) if self._exists(keep) else None
+
+    def _exists(self, keep: Keep | None) -> bool:
+        return keep is not None or self.directory.exists()
+
+    def latest(self) -> int | None:
+        """Returns the newest complete step, or None."""
+        return self._manager.latest_step() if self._manager else None
+
+    def steps(self) -> list[int]:
+        """Returns all complete steps in order."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    def save(self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
+        """Starts to write state in the background; returns False where its step is there already."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return False
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
+        return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+
+    def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
+        """Returns the state of step (default: the newest), placed as the shardings of `abstract` say.
+
+        Raises:
+          UserError: no such checkpoint, or one that does not fit the model.
+        """
+        step = self._step(step)
+        self._check(abstract, step)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=args)["state"]
+
+    def _check(self, abstract: TrainState, step: int) -> None:
+        stored = _stored(self._manager.item_metadata(step)["state"])
+        try:
+            strict_merge(abstract, flatten(stored))
+        except UserError as error:
+            raise UserError(
+                f"checkpoint {self.directory / str(step)} does not fit this config, so it cannot be resumed "
+                f"(use another --workdir, or --init-from for its weights alone): {error}"
+            ) from error
+
+    def restore_params(self, step: int | None = None, sharding: jax.sharding.Sharding | None = None) -> dict[str, Any]:
+        """Returns the parameters to evaluate (the moving average where there is one), whole, on one device.
+
+        Args:
+          step: default the newest.
+          sharding: of every leaf; default this process's first device.
+
+        Raises:
+          UserError: no such checkpoint.
+        """
+        step = self._step(step)
+        sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = _stored(self._manager.item_metadata(step)["state"])
+        wanted = {name: stored[name] for name in ("params", "ema") if stored.get(name) is not None}
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
+        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        checkpointer = ocp.PyTreeCheckpointer()
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+        found = checkpointer.restore(self._manager.directory / str(step) / "state", args=args)
+        return _with_average(found["params"], found.get("ema"))
+
+    def meta(self, step: int | None = None) -> dict[str, Any]:
+        """Returns the JSON stored with step (default: the newest): config, preprocess."""
+        return self._manager.restore(self._step(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def best(self, metric: str) -> int | None:
+        """Returns the step with the largest value of metric, or None where none was evaluated."""
+        scored = [(self._manager.metrics(step) or {}, step) for step in self.steps()]
+        scored = [(metrics[metric], step) for metrics, step in scored if metric in metrics]
+        return max(scored)[1] if scored else None
+
+    def wait(self) -> None:
+        """Waits until every save that was started is complete."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves and gives back the threads."""
+        if self._manager:
+            self._manager.close()
+
+    def _step(self, step: int | None) -> int:
+        known = self.steps()
+        if not known:
+            raise UserError(f"{self.directory}: there is no complete checkpoint.")
+        if step is not None and step not in known:
+            raise UserError(f"{self.directory}: there is no checkpoint of step {step}; there are {known}.")
+        return known[-1] if step is None else step
+
+
+def _stored(metadata: Any) -> Any:
+    """Returns the tree of array metadata of a stored item."""
+    return getattr(metadata, "tree", metadata)
+
+
+def _with_average(params: Any, ema: Any) -> Any:
+    if ema is None:
+        return params
+    if isinstance(params, Mapping):
+        return {name: _with_average(child, ema.get(name)) for name, child in params.items()}
+    return ema
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """Weights only, from another run: `--init-from`.
+
+    Attributes:
+      path: workdir of the run.
+      step: default the newest.
+      allow_missing, allow_extra: patterns of parameter paths that may be missing there or here; a mis-shaped weight
+        that allow_missing names keeps its fresh values.
+    """
+
+    path: str
+    step: int | None = None
+    allow_missing: Sequence[str] = ()
+    allow_extra: Sequence[str] = ()
+
+    def merge(self, params: Any) -> Any:
+        """Returns params (arrays) with the stored weights in their place, sharded as params are.
+
+        Raises:
+          UserError: no checkpoint there, or weights that do not fit and are not named.
+        """
+        if not epath.Path(self.path).exists():
+            raise UserError(f"--init-from {self.path}: there is no such folder.")
+        checkpoints = Checkpoints(self.path)
+        loaded = flatten(checkpoints.restore_params(self.step))
+        checkpoints.close()
+        merged = strict_merge(params, loaded, allow_missing=self.allow_missing, allow_extra=self.allow_extra)
+        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), merged, params)

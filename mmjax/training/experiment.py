@@ -1,0 +1,86 @@
+"""Experiment: everything that one training run is, in one dataclass that a config file fills in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fiddle as fdl
+import flax.linen as nn
+
+from mmjax.core.config import set_everywhere
+from mmjax.core.mesh import MeshShape
+from mmjax.core.precision import compute_dtype
+from mmjax.data.pipeline import Pipeline
+from mmjax.data.source import Source
+from mmjax.tasks.task import Task
+from mmjax.training.checkpoint import InitFrom, Keep
+from mmjax.training.optimizer import Optimizer
+from mmjax.training.sharding import DEFAULT_RULES, Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluator on one held-out source, preprocessed as the training data is.
+
+    Attributes:
+      source: the records.
+      evaluator: see evaluation.evaluator.
+      batch_size: of its batches.
+    """
+
+    source: Source
+    evaluator: Any
+    batch_size: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A training run.
+
+    Attributes:
+      model: flax module, model(streams, rng) -> Outputs.
+      task: what is optimised.
+      data: training pipeline; its batch_size is the global batch.
+      optimizer: how.
+      duration: how long ('300 steps', '10 epochs', '3e9 examples').
+      evaluations: name -> Evaluation.
+      evaluate_every: duration between evaluations; the end evaluates too. None: only at the end.
+      keep: checkpoints.
+      mesh: device mesh.
+      rules: sharding of the parameters by path.
+      precision: matmul dtype: 'auto' (bfloat16 on TPU and GPU, float32 on CPU), 'bfloat16' or 'float32'.
+      micro_batches: parts that the batch is embedded in, at the same loss and gradient (grad_cache).
+      seed: of initial parameters and noise.
+      init_from: weights to begin with.
+      log_every: steps between records of metrics.
+      max_skipped_in_row: non-finite updates in a row after which the run stops.
+    """
+
+    model: nn.Module
+    task: Task
+    data: Pipeline
+    optimizer: Optimizer
+    duration: str | int
+    evaluations: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
+    evaluate_every: str | int | None = None
+    keep: Keep = dataclasses.field(default_factory=Keep)
+    mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
+    rules: Sequence[Rule] = DEFAULT_RULES
+    precision: str = "auto"
+    micro_batches: int = 1
+    seed: int = 0
+    init_from: InitFrom | None = None
+    log_every: int = 10
+    max_skipped_in_row: int = 10
+
+
+def build(config: fdl.Config) -> Any:
+    """Builds a config of an Experiment, or of a part of one, with its precision resolved for this machine.
+
+    The config itself keeps 'auto', so that a checkpoint made on one kind of hardware runs on another.
+    """
+    config = fdl.deepcopy_with(config) if isinstance(config, fdl.Buildable) else config
+    set_everywhere(config.model, "dtype", compute_dtype(getattr(config, "precision", "auto")))
+    return fdl.build(config)

@@ -1,0 +1,136 @@
+"""The loop: batches in, steps on the device, metrics, evaluations and checkpoints out."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+import fiddle as fdl
+import jax
+from rich.console import Console
+
+from mmjax.core.config import to_json
+from mmjax.core.errors import UserError
+from mmjax.core.mesh import make_mesh
+from mmjax.data.pipeline import Pipeline
+from mmjax.training import prepare
+from mmjax.training.checkpoint import Checkpoints
+from mmjax.training.evaluate import evaluate
+from mmjax.training.experiment import Experiment, build
+from mmjax.training.initialise import initial_state
+from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
+from mmjax.training.overview import parameter_overview
+from mmjax.training.sharding import global_batch, local_rows
+from mmjax.training.state import TrainState
+from mmjax.training.stop import Interrupted, StopSignal
+from mmjax.training.trainer import Trainer, make_trainer
+
+
+def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | None = None) -> dict[str, float]:
+    """Trains, or goes on training, the Experiment of config in workdir; returns the last evaluation's metrics.
+
+    Raises:
+      UserError: anything wrong with config, data or an existing checkpoint; too many bad records or non-finite steps.
+      Interrupted: a signal asked to stop; the state is saved.
+    """
+    console = console or Console()
+    folder = prepare.make_workdir(workdir)
+    experiment: Experiment = build(config)
+    data = prepare.prepare_data(experiment.data, folder)
+    mesh = make_mesh(experiment.mesh)
+    with jax.set_mesh(mesh):
+        run = Run(experiment, data, make_trainer(experiment, data, mesh), Checkpoints(folder, experiment.keep), console)
+        run.meta = {"config": json.loads(to_json(config)), "preprocess": data.spec()}
+        prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
+        state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
+        console.print(parameter_overview(state.params))
+        console.print(f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.")
+        run.writer = MetricWriter(folder, int(state.step))
+        try:
+            return run.train(state)
+        finally:
+            run.checkpoints.close()
+            run.writer.close()
+
+
+class Run:
+    """One call of `fit`: what its stages share."""
+
+    meta: dict[str, Any]
+    writer: MetricWriter
+
+    def __init__(
+        self, experiment: Experiment, data: Pipeline, trainer: Trainer, checkpoints: Checkpoints, console: Console
+    ):
+        self.experiment, self.data, self.trainer = experiment, data, trainer
+        self.checkpoints, self.console = checkpoints, console
+        self.save_every = max(1, trainer.to_steps(experiment.keep.every))
+        every = experiment.evaluate_every
+        self.evaluate_every = max(1, trainer.to_steps(every)) if every is not None else trainer.total_steps
+        self.meter, self.delayed = Meter(data.batch_size), Delayed()
+
+    def train(self, state: TrainState) -> dict[str, float]:
+        """Takes the steps that remain; returns the last evaluation's metrics."""
+        start, total = int(state.step), self.trainer.total_steps
+        self.progress = ProgressBar(total, start, self.console)
+        batch_size = self.data.batch_size
+        batches = self.data.train(start, local_rows(batch_size, self.trainer.mesh))
+        results = self._evaluate(start, state) if start == total else {}
+        with StopSignal() as stop:
+            try:
+                for step in range(start + 1, total + 1):
+                    begin = time.monotonic()
+                    batch = next(batches)
+                    self.meter.add(time.monotonic() - begin)
+                    state, metrics = self.trainer.step(state, global_batch(batch, batch_size, self.trainer.mesh))
+                    if step % self.experiment.log_every == 0 or step == total:
+                        self._log(step, metrics)
+                    results = self._after_step(step, state) or results
+                    if step < total and stop.requested(step):
+                        self._interrupt(step, state)
+                self._log(None, None)
+            finally:
+                self.progress.close()
+                batches.close()
+        self.checkpoints.wait()
+        return results
+
+    def _after_step(self, step: int, state: TrainState) -> dict[str, float]:
+        """Evaluates and saves where it is time to; returns the evaluation's metrics, if any."""
+        last = step == self.trainer.total_steps
+        results = self._evaluate(step, state) if last or step % self.evaluate_every == 0 else {}
+        if results or last or step % self.save_every == 0:
+            self.checkpoints.save(state, self.meta, results)
+        return results
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        if not self.experiment.evaluations:
+            return {}
+        results = evaluate(self.trainer, state.eval_params, self.experiment.evaluations, self.data)
+        self.writer.write(step, results)
+        return results
+
+    def _log(self, step: int | None, metrics: Any) -> None:
+        ready = self.delayed.swap(step, metrics)
+        if ready is None:
+            return
+        done, values = ready
+        values |= self.meter.read()
+        values["learning_rate"] = float(self.trainer.learning_rate(done - 1))
+        values |= {f"bad_records/{kind}": count for kind, count in self.data.bad.counts().items()}
+        self.writer.write(done, values)
+        self.progress.update(done, values)
+        if values["skipped_in_row"] >= self.experiment.max_skipped_in_row:
+            raise UserError(
+                f"step {done}: loss or gradient was not finite in the last {values['skipped_in_row']:.0f} steps; "
+                f"their updates were skipped and training stops. The last good checkpoint is step "
+                f"{self.checkpoints.latest()}. A lower learning rate or a smaller clip_norm may help."
+            )
+
+    def _interrupt(self, step: int, state: TrainState) -> None:
+        self._log(None, None)
+        self.checkpoints.save(state, self.meta)
+        self.checkpoints.wait()
+        raise Interrupted(f"asked to stop: saved step {step}; the same command goes on from there.")

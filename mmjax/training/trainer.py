@@ -1,0 +1,122 @@
+"""Trainer: an experiment bound to a mesh: its jitted, sharded functions and the shape of its state."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmjax.core.mesh import batch_sharding
+from mmjax.core.types import Batch
+from mmjax.data.pipeline import Pipeline
+from mmjax.tasks.task import Apply
+from mmjax.training import duration, sharding, state
+from mmjax.training.experiment import Experiment
+from mmjax.training.state import TrainState
+from mmjax.training.step import train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """What training needs, compiled lazily; all fields follow from (experiment, data, mesh).
+
+    Attributes:
+      mesh: of devices; call the functions under jax.set_mesh(mesh).
+      total_steps: of the run.
+      to_steps: duration -> steps.
+      learning_rate: step -> learning rate.
+      abstract: TrainState of jax.ShapeDtypeStruct with shardings.
+      init: () -> TrainState, fresh, each leaf made where it lives.
+      from_params: params -> TrainState at step 0.
+      step: (state, batch) -> (state, metrics); gives the buffers of state away.
+      embed: (params, batch) -> modality -> [B, E].
+    """
+
+    mesh: Mesh
+    total_steps: int
+    to_steps: Callable[[str | int], int]
+    learning_rate: Callable[[Any], jax.Array]
+    abstract: TrainState
+    init: Callable[[], TrainState]
+    from_params: Callable[[Any], TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    embed: Callable[[Any, Batch], dict[str, jax.Array]]
+
+
+def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
+    """Binds experiment to mesh; everything that can be wrong with the two is found here, before compiling.
+
+    Raises:
+      UserError: batch, mesh, rules, patterns or durations that do not fit together.
+    """
+    sharding.check_batch(data.batch_size, mesh, experiment.micro_batches)
+    to_steps = functools.partial(duration.steps, batch_size=data.batch_size, examples_per_epoch=data.examples_per_epoch)
+    total = to_steps(experiment.duration)
+    learning_rate = experiment.optimizer.schedule.build(experiment.optimizer.learning_rate, total, to_steps)
+
+    def init_params() -> Any:
+        example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), data.element_spec().streams)
+        return experiment.model.init(jax.random.key(experiment.seed), example)["params"]
+
+    shapes = jax.eval_shape(init_params)
+    specs = sharding.param_specs(shapes, mesh, experiment.rules)
+    optimizer = experiment.optimizer.build(shapes, learning_rate)
+    trainable = experiment.optimizer.trainable(shapes)
+    make_state = functools.partial(
+        state.create, optimizer=optimizer, trainable=trainable if experiment.optimizer.ema else None
+    )
+    abstract = jax.eval_shape(make_state, shapes)
+    shardings = sharding.state_shardings(abstract, specs, shapes, mesh)
+    abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
+    apply = apply_of(experiment.model)
+    return Trainer(
+        mesh=mesh,
+        total_steps=total,
+        to_steps=to_steps,
+        learning_rate=learning_rate,
+        abstract=abstract,
+        init=jax.jit(lambda: make_state(init_params()), out_shardings=shardings),
+        from_params=jax.jit(make_state, out_shardings=shardings),
+        step=_jit_step(experiment, apply, optimizer, trainable, shardings, mesh),
+        embed=jax.jit(
+            lambda params, batch: apply(params, batch.streams, None).embeddings, out_shardings=batch_sharding(mesh)
+        ),
+    )
+
+
+def apply_of(model: Any) -> Apply:
+    """Returns apply(params, streams, rng) -> Outputs of a flax module."""
+    return lambda params, streams, rng: model.apply({"params": params}, streams, rng)
+
+
+def _jit_step(
+    experiment: Experiment,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    trainable: Any,
+    shardings: Any,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], Any]:
+    step = functools.partial(
+        train_step,
+        apply=apply,
+        task=experiment.task,
+        optimizer=optimizer,
+        trainable=trainable,
+        seed=experiment.seed,
+        micro_batches=experiment.micro_batches,
+        ema_decay=experiment.optimizer.ema,
+    )
+    return jax.jit(
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, NamedSharding(mesh, P())),
+        donate_argnums=0,
+    )
