@@ -37,7 +37,7 @@ class Loader:
         self.sampler = Sampler(mixture, seed)
 
     def train(self, positions: np.ndarray) -> Batch:
-        """Returns the batch of global positions [B] int64; the next good record of its permutation replaces a bad one."""
+        """Returns the batch of global positions [B] int64, a bad record replaced by the next good of its order."""
         draws = self.sampler.draws(positions)
         first = self.sampler.records(draws)  # [B]
         return self._collate([self._example(draws, first, row, int(p)) for row, p in enumerate(positions)])

@@ -31,9 +31,9 @@ class Pipeline:
     """Batches of a source: shuffled and endless for training, in order and padded for evaluation.
 
     Row r of step s is global position p = s * batch_size + r; the sampler says which record that is, and augmentation
-    is drawn from a generator keyed by (seed, p, modality). So hosts that read disjoint rows read together what one would
-    read alone, and a restart needs the step alone. A bad record gives its place to the next good one of the epoch's
-    permutation.
+    is drawn from a generator keyed by (seed, p, modality). So hosts that read disjoint rows read together what one
+    would read alone, and a restart needs the step alone. A bad record gives its place to the next good one of the
+    epoch's permutation.
 
     Attributes:
       source: where records come from; a `Mixture` draws several by weight.
