@@ -12,7 +12,7 @@ import io
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmjax.data.image_header import Header, read_header
 from mmjax.data.source import BadRecord
@@ -33,7 +33,7 @@ def check_size(header: Header, max_pixels: int = MAX_PIXELS, max_aspect: float =
 
 
 def decode(data: bytes, header: Header | None = None, reduce: int = 1) -> np.ndarray:
-    """Decodes an image as stored, before its EXIF orientation.
+    """Decodes an image and turns it as its EXIF orientation says.
 
     Args:
       data: encoded bytes.
@@ -49,9 +49,9 @@ def decode(data: bytes, header: Header | None = None, reduce: int = 1) -> np.nda
     """
     header = header or read_header(data)
     if header.format == "jpeg" and header.direct:
-        return _decode_jpeg(data, header, reduce)
+        return orient(_decode_jpeg(data, header, reduce), header.orientation)
     if header.format == "png":
-        return _decode_png(data, header)
+        return orient(_decode_png(data, header), header.orientation)
     return _decode_other(data)
 
 
@@ -84,7 +84,7 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
 def _decode_other(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return pil_to_rgb(image)
+            return pil_to_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         kind = "truncated_image" if "truncated" in str(error) else "corrupt_image"
         raise BadRecord(kind, f"{type(error).__name__}: {error}.") from None
@@ -111,6 +111,8 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     """Returns image [H, W, 3] as an EXIF orientation (1 to 8) says it should be seen."""
+    if orientation == 1:
+        return image
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -10,9 +10,9 @@ import numpy as np
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Stream
-from mmjax.data.codec import MAX_PIXELS, check_size, decode, orient, pil_to_rgb
+from mmjax.data.codec import MAX_PIXELS, check_size, decode, pil_to_rgb
 from mmjax.data.crops import INTERPOLATIONS, fit, random_box, reduce_box, reduction, resize
-from mmjax.data.image_header import read_header
+from mmjax.data.image_header import Header, read_header
 from mmjax.data.source import Record
 from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
 
@@ -74,16 +74,22 @@ class ImageTransform:
         header = read_header(data)
         check_size(header, self.max_pixels)
         if rng is None:
-            return self.fit_pixels(orient(decode(data, header), header.orientation))
-        turned = header.orientation > 4
-        height, width = (header.width, header.height) if turned else (header.height, header.width)
-        box = random_box(height, width, self.scale, self.ratio, rng)
-        factor = reduction(box, self.size) if header.format == "jpeg" and header.direct and self.antialias else 1
-        pixels = orient(decode(data, header, factor), header.orientation)
-        top, left, bottom, right = reduce_box(box, factor)
-        crop = pixels[top:bottom, left:right]
+            return self.fit_pixels(decode(data, header))
+        crop = self._random_crop(data, header, rng)
         crop = resize(crop, (self.size, self.size), self.interpolation, antialias=self.antialias, exact=False)
         return crop[:, ::-1] if self.flip and rng.random() < 0.5 else crop
+
+    def _random_crop(self, data: bytes, header: Header, rng: np.random.Generator) -> np.ndarray:
+        """Returns a random crop, of a large JPEG at a fraction of its size, where decoding it costs less."""
+        if header.format == "jpeg" and header.direct and header.orientation == 1 and self.antialias:
+            box = random_box(header.height, header.width, self.scale, self.ratio, rng)
+            factor = reduction(box, self.size)
+            pixels = decode(data, header, factor)
+        else:
+            pixels, factor = decode(data, header), 1
+            box = random_box(*pixels.shape[:2], self.scale, self.ratio, rng)
+        top, left, bottom, right = reduce_box(box, factor)
+        return pixels[top:bottom, left:right]
 
     def fit_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Brings [H, W, 3] uint8 RGB pixels to [size, size, 3] as evaluation does."""

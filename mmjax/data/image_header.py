@@ -14,6 +14,7 @@ from mmjax.data.source import BadRecord
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_KNOWN = (b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Header:
 
     Attributes:
       format: 'jpeg', 'png' or 'other'.
-      height: pixels as stored, before orientation.
-      width: pixels as stored, before orientation.
+      height: pixels as stored, before the EXIF orientation.
+      width: pixels as stored, before the EXIF orientation.
       direct: OpenCV or libjpeg-turbo decodes it straight to 8-bit RGB: no alpha, no CMYK.
-      orientation: EXIF orientation 1 to 8.
+      orientation: EXIF orientation 1 to 8 that is still to be applied to what is stored; 1 for 'other'.
     """
 
     format: str
@@ -77,7 +78,7 @@ def _orientation(data: bytes) -> int:
 
 def _png(data: bytes) -> Header:
     """Walks the chunks: OpenCV decodes what it can of a damaged PNG, so damage is found here, by length and CRC."""
-    place, seen, transparent = 8, b"", False
+    place, seen, found = 8, b"", set()
     view = memoryview(data)
     while seen != b"IEND":
         if place + 12 > len(data):
@@ -88,19 +89,20 @@ def _png(data: bytes) -> Header:
             raise BadRecord("truncated_image", f"a PNG that ends after {len(data)} bytes, inside a chunk.")
         if zlib.crc32(view[place + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise BadRecord("corrupt_image", f"a PNG whose chunk at byte {place} does not match its checksum.")
-        transparent |= seen == b"tRNS"
+        found.add(seen)
         place = end
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise BadRecord("corrupt_image", "a PNG that does not start with its IHDR chunk.")
     width, height, _, color = struct.unpack_from(">IIBB", data, 16)
-    return Header("png", height, width, not transparent and color not in (4, 6))
+    opaque = b"tRNS" not in found and color not in (4, 6)
+    return Header("png", height, width, opaque, _orientation(data) if b"eXIf" in found else 1)
 
 
 def _other(data: bytes) -> Header:
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-            return Header("other", height, width, False, image.getexif().get(_ORIENTATION, 1))
+            return Header("other", height, width, False)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
         raise BadRecord(
             "not_an_image", f"{len(data)} bytes that start with {data[:8]!r}: {type(error).__name__}."
