@@ -107,11 +107,11 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
       UserError: the shard is compressed.
     """
     at, ended, name, pax_size = 0, False, None, None
+    if file.read(2) in (b"\x1f\x8b", b"BZ", b"(\xb5", b"\xfd7"):
+        raise UserError(f"The shard {path} is compressed and cannot be read at random: unpack it to a plain .tar.")
     while at + BLOCK <= length:
         file.seek(at)
         header = file.read(BLOCK)
-        if at == 0 and header[:2] in (b"\x1f\x8b", b"BZ", b"(\xb5", b"\xfd7"):
-            raise UserError(f"The shard {path} is compressed and cannot be read at random: unpack it to a plain .tar.")
         if not header.strip(b"\0"):
             ended, at = True, at + BLOCK
             continue

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from google.protobuf.message import DecodeError
+from tensorflow_datasets.core import file_adapters
 
 import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on whatever accelerator there is)
 from mmjax.core.errors import UserError, listed, nearest
@@ -18,6 +19,7 @@ from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import columns as columns_lib
 
 Feature = tfds.features.FeatureConnector
+_FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 
 
 @dataclasses.dataclass(eq=False)
@@ -49,7 +51,7 @@ class TfdsSource:
 
     def __post_init__(self):
         builder = _builder(self.dataset, self.data_dir) if isinstance(self.dataset, str) else self.dataset
-        _check_readable(builder)
+        builder = _readable(builder)
         self.name = f"tfds:{builder.info.full_name}:{self.split}"
         self._features = dict(_flat(builder.info.features))
         self.found = ", ".join(f"{path} ({type(f).__name__})" for path, f in self._features.items())
@@ -124,29 +126,32 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         raise UserError(f"TFDS cannot open {name!r}: {e}") from e
 
 
-def _check_readable(builder: tfds.core.DatasetBuilder) -> None:
-    """Raises where there is nothing to read at random, with the command that makes it so."""
+def _readable(builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+    """Returns a builder that reads at random; raises where there is none, with the command that makes it."""
     full = builder.info.full_name
     if not builder.data_path.exists():
-        where = f" --data_dir={builder._data_dir_root}"
+        root = os.fspath(builder.data_path).removesuffix(full)
         raise UserError(
-            f"The TFDS data set {full!r} is not prepared: {builder.data_path} does not exist. Prepare it with: "
-            f"tfds build {builder.name}{where} --file_format=array_record"
+            f"The TFDS data set {full!r} is not prepared: {builder.data_path} does not exist. Prepare it with: python "
+            f'-c "import tensorflow_datasets as tfds; tfds.builder({full.replace("/" + str(builder.version), "")!r}, '
+            f"data_dir={root.rstrip('/')!r}, file_format='array_record').download_and_prepare()\""
         )
+    if builder.info.file_format != _FORMAT:  # a builder from code does not know of formats that were added later
+        builder = tfds.builder_from_directory(builder.data_path)
     formats = {f.value for f in builder.info.available_file_formats()}
-    if "array_record" not in formats:
+    if _FORMAT.value not in formats:
         raise UserError(
-            f"{builder.data_path} holds {full!r} as {listed(sorted(formats))}, which cannot be read at random. Convert "
-            f"it in place, once, with: tfds convert_format --dataset_version_dir={builder.data_path} "
-            "--out_file_format=array_record"
+            f"{builder.data_path} holds {full!r} as {listed(sorted(formats))}, which cannot be read at random. Add an "
+            f"ArrayRecord copy, once, with: python -m mmjax.data.sources.to_array_record {builder.data_path}"
         )
+    return builder
 
 
 def _opened(builder: tfds.core.DatasetBuilder, split: str) -> Any:
     """Returns the split as a sequence of tf.train.Example."""
     method = tfds.decode.DeserializeMethod.DESERIALIZE_NO_DECODE
     try:
-        return builder.as_data_source(split, deserialize_method=method, file_format="array_record")
+        return builder.as_data_source(split, deserialize_method=method, file_format=_FORMAT)
     except (ValueError, KeyError, AssertionError) as e:
         splits = list(builder.info.splits)
         hint = nearest(split.split("[")[0], splits)
