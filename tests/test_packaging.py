@@ -1,4 +1,4 @@
-"""pyproject.toml against the source: what is imported is declared, and what is optional is imported where it is used."""
+"""pyproject.toml against the source: what is imported is declared; what is optional is imported where it is used."""
 
 import importlib.metadata
 import pathlib
