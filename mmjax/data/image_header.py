@@ -8,12 +8,13 @@ import struct
 import zlib
 
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mmjax.data.source import BadRecord
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
+_PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, TypeError, IndexError)
 _KNOWN = (b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -64,14 +65,7 @@ def _orientation(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as image:
             value = image.getexif().get(_ORIENTATION, 1)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        struct.error,
-        KeyError,
-        TypeError,
-    ):  # a broken EXIF block is no reason to refuse
+    except _PIL_ERRORS:  # a broken EXIF block is no reason to refuse the picture
         return 1
     return value if value in range(1, 9) else 1
 
@@ -103,9 +97,8 @@ def _other(data: bytes) -> Header:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             return Header("other", height, width, False)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
-        raise BadRecord(
-            "not_an_image", f"{len(data)} bytes that start with {data[:8]!r}: {type(error).__name__}."
-        ) from None
+    except _PIL_ERRORS as error:
+        kind = "corrupt_image" if data.startswith(_KNOWN) else "not_an_image"
+        raise BadRecord(kind, f"{len(data)} bytes that start with {data[:8]!r}: {type(error).__name__}.") from None
     except Image.DecompressionBombError as error:
         raise BadRecord("absurd_dimensions", f"{error}") from None
