@@ -54,11 +54,12 @@ def describe(source: Source) -> str:
 
 def _opened(spec: str) -> Source:
     """Returns the source of a spec by its form alone."""
-    path, split = _SPLIT.fullmatch(spec).groups() if spec else ("", None)
-    if path == "openmoji":
+    match = _SPLIT.fullmatch(spec.removeprefix("tfds:"))
+    name, split = match.groups() if match else ("", None)
+    if name == "openmoji":  # builds itself on first use
         return OpenMojiSource(split or "train")
     if spec.startswith("tfds:"):
-        return TfdsSource(path.removeprefix("tfds:"), split or "train")
+        return TfdsSource(name, split or "train")
     if _TAR.search(spec):
         return WebDatasetSource(spec)
     if os.path.splitext(spec)[1].lower() in _MANIFESTS:
@@ -67,7 +68,7 @@ def _opened(spec: str) -> Source:
         return _folder(spec)
     if os.path.exists(spec):
         raise UserError(f"--data {spec!r} is a file of no known form. It can be {FORMS}.")
-    known = nearest(path, ["openmoji", "tfds:"]) if os.sep not in spec else ""
+    known = nearest(name, ["openmoji"]) if os.sep not in spec else ""
     raise UserError(f"--data {spec!r} does not exist.{known or files.siblings(spec)} It can be {FORMS}.")
 
 
