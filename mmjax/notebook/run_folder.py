@@ -1,0 +1,90 @@
+"""What a run's folder says about its model: which step, which config, which parameters."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fiddle as fdl
+import flax.linen as nn
+import jax
+from etils import epath
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmjax.core.config import set_everywhere
+from mmjax.core.errors import UserError, listed
+from mmjax.core.precision import compute_dtype
+from mmjax.core.trees import map_with_path
+from mmjax.training.checkpoint import Checkpoints
+from mmjax.training.sharding import param_specs
+
+
+def open_run(directory: str | os.PathLike[str]) -> Checkpoints:
+    """Returns the checkpoints of a run's folder.
+
+    Raises:
+      UserError: it is no run's folder, or has no complete checkpoint; says what it is instead.
+    """
+    path = epath.Path(directory)
+    if not path.exists():
+        raise UserError(f"load: there is no folder {str(path)!r}; expected the --workdir of a run.")
+    for parent in (path, path.parent):
+        if parent.name == "checkpoints":
+            step = f" with step={path.name}" if path.name.isdigit() else ""
+            raise UserError(
+                f"load: {str(path)!r} is inside a run; name the run's own folder, {str(parent.parent)!r}{step}."
+            )
+    if not (path / "checkpoints").exists():
+        runs = (
+            sorted(child.name for child in path.iterdir() if (child / "checkpoints").exists()) if path.is_dir() else []
+        )
+        hint = f" Runs in it: {listed(runs)}." if runs else ""
+        raise UserError(f"load: {str(path)!r} is no run; it has no folder 'checkpoints'.{hint}")
+    checkpoints = Checkpoints(path)
+    if checkpoints.latest() is None:
+        checkpoints.close()
+        raise UserError(f"load: the run {str(path)!r} has no complete checkpoint yet.")
+    return checkpoints
+
+
+def pick_step(checkpoints: Checkpoints, step: int | str | None, config: fdl.Config) -> int:
+    """Returns the number of the step that is meant: itself, the newest (None), or the 'best' by the run's metric.
+
+    Raises:
+      UserError: step is none of these, or 'best' where no checkpoint was evaluated.
+    """
+    if step is None:
+        return checkpoints.latest()
+    if isinstance(step, int):
+        return step
+    if step != "best":
+        raise UserError(f"load: step={step!r} must be a number, 'best', or None for the newest.")
+    metric = config.keep.metric
+    best = checkpoints.best(metric) if metric else None
+    if best is None:
+        why = f"no checkpoint has the metric {metric!r}" if metric else "the run's config names no keep.metric"
+        raise UserError(
+            f"load: there is no best step, as {why}; there are the steps {listed(map(str, checkpoints.steps()))}."
+        )
+    return best
+
+
+def build_model(config: fdl.Config) -> nn.Module:
+    """Builds the model of an experiment's config and nothing else of it, at the precision of this machine."""
+    model = fdl.deepcopy_with(config.model)
+    set_everywhere(model, "dtype", compute_dtype(config.precision))
+    return fdl.build(model)
+
+
+def restore_params(checkpoints: Checkpoints, step: int, mesh: Mesh, config: fdl.Config) -> Any:
+    """Returns the parameters of step on mesh, sharded by the rules of config where fsdp or tensor is more than 1.
+
+    Raises:
+      UserError: there is no such step, or the mesh does not divide a parameter.
+    """
+    params = checkpoints.restore_params(step, NamedSharding(mesh, P()))
+    if mesh.shape["fsdp"] == mesh.shape["tensor"] == 1:
+        return params
+    specs = param_specs(params, mesh, config.rules)
+    return map_with_path(lambda name, leaf: jax.device_put(leaf, NamedSharding(mesh, specs[name])), params)
