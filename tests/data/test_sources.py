@@ -25,6 +25,7 @@ from mmjax.data.sources import (
     WebDatasetSource,
     files,
     tar_index,
+    tar_members,
     to_array_record,
 )
 from tests.data import make_copies
@@ -166,7 +167,7 @@ def test_index_agrees_with_tarfile(tmp_path, format):
     with tarfile.open(path) as file:
         expected = [(m.name, m.offset_data, m.size) for m in file if m.isreg()]
     with open(path, "rb") as file:
-        assert list(tar_index.members(file, os.path.getsize(path), path)) == expected
+        assert list(tar_members.members(file, os.path.getsize(path), path)) == expected
     assert [name for name, _, _ in expected] == [name for name, _ in members] + ["last.txt"]
 
 
@@ -252,6 +253,14 @@ def test_the_index_is_kept_until_the_shard_changes(tmp_path, monkeypatch):
     (kept,) = (tmp_path / "cache").iterdir()
     kept.write_bytes(kept.read_bytes()[:100])
     assert outcomes(WebDatasetSource(path, cache_dir=cache)) == [(b"2", ["two"])] and len(built) == 3
+
+
+def test_an_index_that_cannot_be_kept_is_built_each_time(tmp_path, caplog):
+    path = tar(tmp_path / "a.tar", [("a.jpg", b"1"), ("a.txt", b"one")])
+    (tmp_path / "file").write_text("no folder")
+    for _ in range(2):
+        assert outcomes(WebDatasetSource(path, cache_dir=str(tmp_path / "file"))) == [(b"1", ["one"])]
+    assert caplog.text.count("cannot be kept") == 2
 
 
 def test_a_shard_that_shrinks_while_it_is_read_is_bad(tmp_path):

@@ -1,30 +1,31 @@
-"""Where every sample of a tar shard lies: one pass over its headers, kept in a cache until the shard changes.
-
-The headers are read here, not by `tarfile`, which takes five to ten times as long per member; the tests compare the
-two on every tar format. Nothing is ever extracted, so a member's name ('../../etc/passwd') is a label and no path.
-"""
+"""Where every sample of a tar shard lies: one pass over its headers, kept in a cache until the shard changes."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
+import logging
 import os
 import re
+import sys
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import fsspec
 import numpy as np
+import rich.console
+import rich.progress
 from etils import epath
 
-from mmjax.core.errors import UserError
-from mmjax.data.sources import files
+from mmjax.core.errors import UserError, listed
+from mmjax.data.sources import files, tar_members
 
-BLOCK = 512
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # key . extension, as WebDataset splits a name
 _VERSION = "1"
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,38 @@ class TarIndex:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def load_indexes(shards: Sequence[str], cache_dir: str | None) -> list[TarIndex]:
+    """Returns the index of every shard, in order; builds what the cache lacks, in threads.
+
+    Args:
+      shards: paths, local or fsspec.
+      cache_dir: where indexes are kept; None is $XDG_CACHE_HOME/mmjax/tar-index (~/.cache).
+
+    Raises:
+      UserError: a shard does not exist or is compressed.
+    """
+    folder = cache_dir or _default_cache()
+
+    def load(shard: str) -> TarIndex | None:
+        try:
+            return load_index(shard, folder)
+        except FileNotFoundError:
+            return None
+
+    quiet = len(shards) < 8 or not sys.stderr.isatty()
+    console = rich.console.Console(stderr=True)
+    with concurrent.futures.ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        found = pool.map(load, shards)
+        track = rich.progress.track(found, "Indexing shards", len(shards), console=console, disable=quiet)
+        indexes = list(track)
+    missing = [shard for shard, index in zip(shards, indexes, strict=True) if index is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(shards)} shards do not exist: {listed(missing, 3)}.{files.siblings(missing[0])}"
+        )
+    return indexes
 
 
 def load_index(path: str, cache_dir: str) -> TarIndex:
@@ -73,7 +106,7 @@ def build_index(file: BinaryIO, length: int, path: str) -> TarIndex:
     rows: list[tuple[str, dict[str, tuple[int, int]]]] = []
     latest: dict[str, int] = {}  # key -> its row
     cut = -1
-    for name, offset, size in members(file, length, path):
+    for name, offset, size in tar_members.members(file, length, path):
         match = _NAME.fullmatch(name or "")
         key, extension = (match[1], match[2].lower()) if match else ("", "")
         if not match and size >= 0:
@@ -98,80 +131,6 @@ def _table(rows: list[tuple[str, dict[str, tuple[int, int]]]], cut: int) -> TarI
     return TarIndex(keys, extensions, table[..., 0], table[..., 1], cut)
 
 
-def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None, int, int]]:
-    """Yields (name, first byte, size) of every regular member.
-
-    A shard that breaks off yields a last (name or None, byte where it does, -1) and ends.
-
-    Raises:
-      UserError: the shard is compressed.
-    """
-    at, ended, name, pax_size = 0, False, None, None
-    if file.read(2) in (b"\x1f\x8b", b"BZ", b"(\xb5", b"\xfd7"):
-        raise UserError(f"The shard {path} is compressed and cannot be read at random: unpack it to a plain .tar.")
-    while at + BLOCK <= length:
-        file.seek(at)
-        header = file.read(BLOCK)
-        if not header.strip(b"\0"):
-            ended, at = True, at + BLOCK
-            continue
-        size = _size(header)
-        if size is None:
-            yield None, at, -1
-            return
-        kind, data = header[156:157], at + BLOCK
-        if kind in b"xLg":  # what follows describes the next member
-            extra = file.read(size)
-            if kind == b"L":
-                name = extra.rstrip(b"\0").decode(errors="replace")
-            elif kind == b"x":
-                pax_name, pax_size = _pax(extra)
-                name = pax_name or name
-        else:
-            size = size if pax_size is None else pax_size
-            name = _name(header) if name is None else name
-            if data + size > length:
-                yield name, at, -1
-                return
-            if kind in (b"0", b"\0", b"7"):
-                yield name, data, size
-            name, pax_size = None, None
-        ended, at = False, data + -(-size // BLOCK) * BLOCK
-    if not ended:
-        yield name, min(at, length), -1
-
-
-def _size(header: bytes) -> int | None:
-    """Returns the size field of a header, or None where this is no tar header."""
-    try:
-        if int(header[148:156].strip(b" \0") or b"0", 8) != sum(header) - sum(header[148:156]) + 8 * 32:
-            return None
-        if header[124] & 0x80:  # base 256: a member of 8 GiB or more
-            return int.from_bytes(header[125:136], "big")
-        return int(header[124:136].strip(b" \0") or b"0", 8)
-    except ValueError:
-        return None
-
-
-def _name(header: bytes) -> str:
-    name = header[:100].split(b"\0", 1)[0]
-    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
-    return (prefix + b"/" + name if prefix else name).decode(errors="replace")
-
-
-def _pax(extra: bytes) -> tuple[str | None, int | None]:
-    """Returns the path and the size that a pax header gives, or None for each."""
-    found, at = {}, 0
-    while at < len(extra) and (record := re.match(rb"(\d+) ", extra[at:])):
-        length = int(record[1])
-        key, _, value = extra[at + record.end() : at + length - 1].partition(b"=")
-        found[key] = value
-        at += max(length, 1)
-    size = found.get(b"size")
-    path = found.get(b"path")
-    return path if path is None else path.decode(errors="replace"), None if size is None else int(size)
-
-
 def _kept(kept: epath.Path, sign: str) -> TarIndex | None:
     """Returns the index in the cache, or None where there is none for this very shard."""
     try:
@@ -185,9 +144,20 @@ def _kept(kept: epath.Path, sign: str) -> TarIndex | None:
 
 
 def _keep(kept: epath.Path, sign: str, index: TarIndex) -> None:
-    """Writes the index beside its place and renames, so that a reader sees all of it or none."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the index beside its place and renames, so that a reader sees all of it or none.
+
+    Where nothing can be written, the next run builds the index again.
+    """
     part = kept.parent / f"{kept.name}.{uuid.uuid4().hex}.part"
-    with part.open("wb") as file:
-        np.savez(file, sign=np.array(sign), **dataclasses.asdict(index))
-    part.replace(kept)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, sign=np.array(sign), **dataclasses.asdict(index))
+        part.replace(kept)
+    except OSError as error:
+        _log.warning("The index of a shard cannot be kept in %s (%s): it is built again next time.", kept, error)
+
+
+def _default_cache() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "mmjax", "tar-index")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import rich.progress
 
-from mmjax.core.errors import UserError, listed
+from mmjax.core.errors import listed
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import columns as columns_lib
 from mmjax.data.sources import files, tar_index
@@ -54,7 +51,7 @@ class WebDatasetSource:
     def __post_init__(self):
         self.name = self.pattern
         self._shards = files.expand(self.pattern)
-        indexes = _indexes(self._shards, self.cache_dir or _default_cache())
+        indexes = tar_index.load_indexes(self._shards, self.cache_dir)
         self._starts = np.cumsum([0] + [len(index) for index in indexes])  # [shards + 1]
         self._cut = {i: index.cut for i, index in enumerate(indexes) if index.cut >= 0}
         self._keys = [index.keys for index in indexes]
@@ -123,29 +120,6 @@ class WebDatasetSource:
         return None
 
 
-def _indexes(shards: list[str], cache_dir: str) -> list[tar_index.TarIndex]:
-    """Returns the index of every shard, in order; builds what the cache lacks, in threads."""
-
-    def load(shard: str) -> tar_index.TarIndex | None:
-        try:
-            return tar_index.load_index(shard, cache_dir)
-        except FileNotFoundError:
-            return None
-
-    quiet = len(shards) < 8 or not sys.stderr.isatty()
-    console = rich.console.Console(stderr=True)
-    with concurrent.futures.ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        found = pool.map(load, shards)
-        track = rich.progress.track(found, "Indexing shards", len(shards), console=console, disable=quiet)
-        indexes = list(track)
-    missing = [shard for shard, index in zip(shards, indexes, strict=True) if index is None]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(shards)} shards do not exist: {listed(missing, 3)}.{files.siblings(missing[0])}"
-        )
-    return indexes
-
-
 def _counts(indexes: list[tar_index.TarIndex]) -> collections.Counter[str]:
     """Returns extension -> how many samples have it."""
     counts: collections.Counter[str] = collections.Counter()
@@ -198,8 +172,3 @@ def _value(column: str, spec: str, data: bytes, where: str) -> Any:
 def _extension(spec: str) -> str:
     """Returns 'json' of 'json.caption', and an extension as it is."""
     return "json" if spec.startswith("json.") else spec
-
-
-def _default_cache() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "mmjax", "tar-index")
