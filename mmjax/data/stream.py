@@ -95,11 +95,13 @@ class BatchStream(Iterator[Batch]):
         leaves, self._treedef = jax.tree.flatten(spec)
         self._worker = _Worker(load, leaves, chunk)
         dataset = _graph(self._worker, start, stop, num_threads or os.cpu_count() or 1, prefetch)
-        self._batches: Iterator[Any] = iter(dataset)
-        self._finalizer = weakref.finalize(self, _Worker.stop, self._worker)
+        self._batches: list[Iterator[Any]] = [iter(dataset)]
+        self._finalizer = weakref.finalize(self, _end, self._worker, self._batches)
 
     def __next__(self) -> Batch:
-        *parts, failed = next(self._batches)
+        if not self._batches:
+            raise StopIteration
+        *parts, failed = next(self._batches[0])
         failed = failed.numpy()
         if failed.max() >= 0:
             error = self._worker.errors[int(failed[failed >= 0][0])]
@@ -110,7 +112,12 @@ class BatchStream(Iterator[Batch]):
     def close(self) -> None:
         """Stops the threads; next() then ends the iteration."""
         self._finalizer()
-        self._batches = iter(())
+
+
+def _end(worker: _Worker, batches: list[Iterator[Any]]) -> None:
+    """Stops the threads and joins them, which at the end of the interpreter must be before Python itself is gone."""
+    worker.stop()
+    batches.clear()  # the last reference: TensorFlow cancels the graph and waits for its threads
 
 
 def _as_numpy(tensor: tf.Tensor) -> np.ndarray:
