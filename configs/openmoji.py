@@ -4,8 +4,6 @@ python train.py --config configs/openmoji.py --workdir runs/openmoji
 python train.py --config configs/openmoji.py:smoke --workdir runs/smoke
 """
 
-import math
-
 import fiddle as fdl
 import flax.linen as nn
 
@@ -17,7 +15,7 @@ from mmjax.encoders.image import ImageEncoder
 from mmjax.encoders.text import TextEncoder
 from mmjax.evaluation.evaluator import RetrievalEvaluator
 from mmjax.fusion.coordinated import Coordinated
-from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT
+from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT, SOFTMAX_LOG_SCALE_MAX
 from mmjax.model import MultimodalModel
 from mmjax.tasks.contrastive import Contrastive
 from mmjax.training.checkpoint import Keep
@@ -66,7 +64,7 @@ def get_config(size: str = "full") -> fdl.Config:
             learning_rate=1e-3,
             weight_decay=0.2,
             schedule=fdl.Config(Schedule, "cosine", warmup="30 steps" if not smoke else "5 steps"),
-            bounds={"fusion/logit_scale": (0.0, math.log(100))},
+            bounds={"fusion/logit_scale": (0.0, SOFTMAX_LOG_SCALE_MAX)},
         ),
         duration="20 steps" if smoke else "300 steps",
         evaluations={

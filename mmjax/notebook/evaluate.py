@@ -1,9 +1,9 @@
-"""Evaluates a loaded run: its own evaluations, or retrieval on other data."""
+"""Evaluates a loaded run: its own evaluations, or on other data retrieval and, with labels, classification."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fiddle as fdl
 
@@ -14,6 +14,8 @@ from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
 from mmjax.data.spec import open_spec
 from mmjax.evaluation.evaluator import RetrievalEvaluator
+from mmjax.notebook.classify import LABEL, probes, zero_shot
+from mmjax.notebook.run_folder import setting
 from mmjax.training.experiment import Evaluation
 from mmjax.training.sharding import check_batch
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 def own_evaluations(run: LoadedModel) -> dict[str, Evaluation]:
     """Returns the evaluations of the run's config, built; their data must be there."""
-    return fdl.build(dict(run.config.evaluations))
+    return fdl.build(dict(setting(run.config, "evaluations") or {}))
 
 
 def evaluate_own(run: LoadedModel) -> dict[str, float]:
@@ -44,25 +46,58 @@ def evaluate_own(run: LoadedModel) -> dict[str, float]:
     return metrics
 
 
-def evaluate_on(run: LoadedModel, data: str) -> dict[str, float]:
-    """Returns 'retrieval/metric' -> value on other data, every caption of every record counting (N captions, M images).
+def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> dict[str, float]:
+    """Evaluates on other data all that its columns allow.
+
+    Args:
+      run: with one modality that is searched and one that holds captions.
+      data: what `--data` takes. With captions: retrieval, N captions to M pictures. With a column 'label':
+        zero-shot classification (labels that are words), and the probes where train_data is given.
+      train_data: as data, with labels; what the linear probe and k-NN learn from.
+
+    Returns:
+      'retrieval/...', 'zeroshot/...', 'linear/...' and 'knn/...' -> value; see mmjax.evaluation.
 
     Raises:
-      UserError: data cannot be opened, or lacks a column that the run reads.
+      UserError: data cannot be opened, or has neither captions nor labels.
     """
-    evaluator = RetrievalEvaluator()
-    source = open_spec(data, sorted({transform.column for transform in run.transforms.values()}))
-    captions = CaptionView(source, run.transforms[evaluator.queries])
-    found = evaluator(
+    evaluator = _retrieval_evaluator(run)
+    gallery, queries = run.transform(evaluator.gallery), run.transform(evaluator.queries)
+    source = open_spec(data, [gallery.column])
+    has = {column: column in source.columns for column in (queries.column, LABEL)}
+    if not any(has.values()) or (train_data and not has[LABEL]):
+        needed = repr(LABEL) if train_data else f"{queries.column!r} (for retrieval) or {LABEL!r} (for classification)"
+        raise UserError(f"--data {data!r}: there is no column {needed}. Its columns are {', '.join(source.columns)}.")
+    metrics: dict[str, dict[str, float]] = {}
+    if has[queries.column]:
+        metrics["retrieval"] = _retrieval(run, source, evaluator)
+    if has[LABEL]:
+        metrics |= zero_shot(run, source, evaluator.gallery, evaluator.queries)
+    if train_data:
+        metrics |= probes(run, source, open_spec(train_data, [gallery.column, LABEL]), evaluator.gallery)
+    return {f"{name}/{key}": value for name, found in metrics.items() for key, value in found.items()}
+
+
+def _retrieval_evaluator(run: LoadedModel) -> Any:
+    """Returns the run's own retrieval evaluator, without its data, or the usual one."""
+    for evaluation in (setting(run.config, "evaluations") or {}).values():
+        evaluator = fdl.build(evaluation.evaluator)
+        if isinstance(evaluator, RetrievalEvaluator):
+            return evaluator
+    return RetrievalEvaluator()
+
+
+def _retrieval(run: LoadedModel, source: Source, evaluator: RetrievalEvaluator) -> dict[str, float]:
+    """Returns the metrics of retrieval with every caption of every record."""
+    captions = CaptionView(source, run.transform(evaluator.queries))
+    return evaluator(
         lambda batch: run.embed(batch.streams),
         batches_of(run, source, [evaluator.gallery], run.batch_size),
         captions=batches_of(run, captions, [evaluator.queries], run.batch_size),
     )
-    return {f"retrieval/{key}": value for key, value in found.items()}
 
 
 def batches_of(run: LoadedModel, source: Source, names: Sequence[str], batch_size: int) -> Iterable[Batch]:
     """Returns every record of source once, in order, in the modalities `names`, preprocessed as the run was."""
-    share = run.config.data.max_bad_share
-    transforms = {name: run.transforms[name] for name in names}
-    return Pipeline(source, transforms, batch_size, max_bad_share=share).eval_batches()
+    transforms = {name: run.transform(name) for name in names}
+    return Pipeline(source, transforms, batch_size, max_bad_share=run.config.data.max_bad_share).eval_batches()

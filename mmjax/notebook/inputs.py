@@ -64,7 +64,7 @@ def to_stream(transform: Transform, values: Sequence[Any], rows: int, first: int
     def one(number: int, value: Any) -> Any:
         try:
             return prepare(transform, value)
-        except (BadRecord, UserError, OSError) as error:
+        except (BadRecord, UserError, OSError, TypeError, ValueError) as error:
             raise UserError(f"encode: input {number} cannot be used: {error}") from error
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -104,7 +104,7 @@ def _picture(value: Any) -> Image.Image:
         )
     pixels = np.asarray(value)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4):
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or not pixels.size:
         raise UserError(
             f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture; expected uint8 [height, width, "
             "3] (or [height, width], or with 4 channels) with values from 0 to 255."

@@ -6,6 +6,7 @@ allow-list), the preprocessing from its spec. The training data need not exist.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -30,7 +31,7 @@ from mmjax.data.transforms import transforms_from_spec
 from mmjax.evaluation.retrieval import top_k
 from mmjax.notebook import attention, inputs
 from mmjax.notebook.evaluate import evaluate_on, evaluate_own
-from mmjax.notebook.run_folder import build_model, open_run, pick_step, restore_params
+from mmjax.notebook.run_folder import build_model, open_run, pick_step, quiet, restore_params
 from mmjax.training.sharding import check_batch
 
 
@@ -56,16 +57,15 @@ def load(
     Raises:
       UserError: directory is no run, has no such checkpoint, or names what is not allowed.
     """
-    checkpoints = open_run(directory)
-    try:
+    with quiet(), contextlib.closing(open_run(directory)) as checkpoints:
         config = from_json(json.dumps(checkpoints.meta()["config"]), allow)
         step = pick_step(checkpoints, step, config)
         meta = checkpoints.meta(step)
-        config = from_json(json.dumps(meta["config"]), allow)
         mesh = mesh or make_mesh(MeshShape(), jax.local_devices())
         parts = mesh.shape["data"] * mesh.shape["fsdp"]
         batch_size = batch_size or math.ceil(32 / parts) * parts
         check_batch(batch_size, mesh)
+        config = from_json(json.dumps(meta["config"]), allow)
         return LoadedModel(
             directory=epath.Path(directory),
             step=step,
@@ -76,8 +76,6 @@ def load(
             mesh=mesh,
             batch_size=batch_size,
         )
-    finally:
-        checkpoints.close()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,15 +121,15 @@ class LoadedModel:
         Raises:
           UserError: no such modality, a value that cannot be used, or a model that does not embed this modality alone.
         """
-        transform = self._transform(name)
+        transform = self.transform(name)
         rows = []
         for number, part in enumerate(inputs.batches(values, self.batch_size)):
             stream = inputs.to_stream(transform, part, self.batch_size, number * self.batch_size)
             embeddings = self.embed({name: stream})
             if name not in embeddings:
                 raise UserError(f"encode: the model gives no embedding of {name!r}; it gives {listed(embeddings)}.")
-            rows.append(embeddings[name][: len(part)])
-        return np.concatenate([np.asarray(part, np.float32) for part in rows])
+            rows.append((embeddings[name], len(part)))
+        return np.concatenate([np.asarray(values, np.float32)[:size] for values, size in rows])  # [N, E]
 
     def encode_image(self, images: Any) -> np.ndarray:
         """Embeds Pillow images, uint8 arrays [H, W, 3], paths or encoded bytes: [N, E] float32 unit vectors."""
@@ -161,6 +159,9 @@ class LoadedModel:
     def attention(self, value: Any, name: str = "image") -> np.ndarray:
         """Returns where each head of each layer looks in one picture: [layers, heads, h, w] float32.
 
+        h and w are patches. With a class token a map is what that token looks at, else what all tokens look at on
+        average; attention pooling is the last layer. See `attention.to_map`.
+
         Raises:
           UserError: the tokens are no square grid, or see `encode`.
         """
@@ -171,26 +172,40 @@ class LoadedModel:
         """Returns the attention weights [N, heads, queries, keys] of every layer for at most batch_size values."""
         part = next(inputs.batches(values, self.batch_size))
         parts = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-        stream = inputs.to_stream(self._transform(name), part, math.ceil(len(part) / parts) * parts)
+        stream = inputs.to_stream(self.transform(name), part, math.ceil(len(part) / parts) * parts)
         with jax.set_mesh(self.mesh):
             found = self._attend(self.params, jax.device_put({name: stream}, batch_sharding(self.mesh)))
         return [weights[: len(part)] for weights in attention.by_layer(found)]
+
+    def transform(self, name: str) -> Transform:
+        """Returns the preprocessing of one modality.
+
+        Raises:
+          UserError: the run has no such modality.
+        """
+        if name not in self.transforms:
+            raise UserError(
+                f"the run {self.directory} has no modality {name!r}.{nearest(name, self.transforms)} "
+                f"It has: {listed(self.transforms)}."
+            )
+        return self.transforms[name]
 
     def embed(self, streams: Mapping[str, Stream]) -> dict[str, jax.Array]:
         """Returns modality -> [B, E] of preprocessed streams, B a multiple of the devices that share a batch."""
         with jax.set_mesh(self.mesh):
             return self._embed(self.params, jax.device_put(dict(streams), batch_sharding(self.mesh)))
 
-    def evaluate(self, data: str | None = None) -> dict[str, float]:
-        """Returns 'evaluation/metric' -> value of the run's own evaluations, or of retrieval on other data.
+    def evaluate(self, data: str | None = None, train_data: str | None = None) -> dict[str, float]:
+        """Returns 'evaluation/metric' -> value of the run's own evaluations, or of those that fit other data.
 
         Args:
-          data: what `--data` takes, or None.
+          data: what `--data` takes; None is the run's own evaluations. See `evaluate.evaluate_on`.
+          train_data: what the linear probe and k-NN learn from, where data has labels.
 
         Raises:
           UserError: there are no evaluations, or the data is not there or does not fit.
         """
-        return evaluate_own(self) if data is None else evaluate_on(self, data)
+        return evaluate_own(self) if data is None else evaluate_on(self, data, train_data)
 
     @functools.cached_property
     def _embed(self) -> Any:
@@ -202,11 +217,3 @@ class LoadedModel:
             return self.model.apply({"params": params}, streams, None, mutable=["intermediates"])[1]
 
         return jax.jit(attend)
-
-    def _transform(self, name: str) -> Transform:
-        if name not in self.transforms:
-            raise UserError(
-                f"the run {self.directory} has no modality {name!r}.{nearest(name, self.transforms)} "
-                f"It has: {listed(self.transforms)}."
-            )
-        return self.transforms[name]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import fiddle as fdl
@@ -60,7 +63,7 @@ def pick_step(checkpoints: Checkpoints, step: int | str | None, config: fdl.Conf
         return step
     if step != "best":
         raise UserError(f"load: step={step!r} must be a number, 'best', or None for the newest.")
-    metric = config.keep.metric
+    metric = getattr(setting(config, "keep"), "metric", None)
     best = checkpoints.best(metric) if metric else None
     if best is None:
         why = f"no checkpoint has the metric {metric!r}" if metric else "the run's config names no keep.metric"
@@ -68,6 +71,23 @@ def pick_step(checkpoints: Checkpoints, step: int | str | None, config: fdl.Conf
             f"load: there is no best step, as {why}; there are the steps {listed(map(str, checkpoints.steps()))}."
         )
     return best
+
+
+def setting(config: fdl.Config, name: str) -> Any:
+    """Returns one value of config as it was set, or None; fiddle itself refuses where the default is made anew."""
+    return fdl.ordered_arguments(config).get(name)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps warnings about the folder's layout, which a reader can do nothing about, out of a notebook."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def build_model(config: fdl.Config) -> nn.Module:

@@ -43,21 +43,9 @@ class Checkpoints:
 
     def __init__(self, workdir: str | os.PathLike[str], keep: Keep | None = None):
         self.directory = epath.Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        if keep is not None:
-            policies = [preservation_policy.LatestN(keep.last)]
-            if keep.best and keep.metric:
-                policies.append(preservation_policy.BestN(get_metric_fn=lambda m: m[keep.metric], n=keep.best))
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-                create=True,
-            )
-        self._keep = keep
-        self._manager = ocp.CheckpointManager(self.directory, options=options) if self._exists(keep) else None
-
-    def _exists(self, keep: Keep | None) -> bool:
-        return keep is not None or self.directory.exists()
+        options = _writing(keep) if keep else _reading()
+        exists = keep is not None or self.directory.exists()
+        self._manager = ocp.CheckpointManager(self.directory, options=options) if exists else None
 
     def latest(self) -> int | None:
         """Returns the newest complete step, or None."""
@@ -87,7 +75,7 @@ class Checkpoints:
         return self._manager.restore(step, args=args)["state"]
 
     def _check(self, abstract: TrainState, step: int) -> None:
-        stored = _stored(self._manager.item_metadata(step)["state"])
+        stored = _stored(self._state_folder(step))
         try:
             strict_merge(abstract, flatten(stored))
         except UserError as error:
@@ -108,13 +96,13 @@ class Checkpoints:
         """
         step = self._step(step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        stored = _stored(self._manager.item_metadata(step)["state"])
+        stored = _stored(self._state_folder(step))
         wanted = {name: stored[name] for name in ("params", "ema") if stored.get(name) is not None}
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-        checkpointer = ocp.PyTreeCheckpointer()
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-        found = checkpointer.restore(self._manager.directory / str(step) / "state", args=args)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found = checkpointer.restore(self._state_folder(step), args=args)
         return _with_average(found["params"], found.get("ema"))
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
@@ -136,6 +124,9 @@ class Checkpoints:
         if self._manager:
             self._manager.close()
 
+    def _state_folder(self, step: int) -> epath.Path:
+        return self.directory / str(step) / "state"
+
     def _step(self, step: int | None) -> int:
         known = self.steps()
         if not known:
@@ -145,9 +136,10 @@ class Checkpoints:
         return known[-1] if step is None else step
 
 
-def _stored(metadata: Any) -> Any:
-    """Returns the tree of array metadata of a stored item."""
-    return getattr(metadata, "tree", metadata)
+def _stored(folder: epath.Path) -> Any:
+    """Returns the tree of array metadata of a stored state."""
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder).item_metadata.tree
 
 
 def _with_average(params: Any, ema: Any) -> Any:
@@ -156,6 +148,32 @@ def _with_average(params: Any, ema: Any) -> Any:
     if isinstance(params, Mapping):
         return {name: _with_average(child, ema.get(name)) for name, child in params.items()}
     return ema
+
+
+def _writing(keep: Keep) -> ocp.CheckpointManagerOptions:
+    policies = [preservation_policy.LatestN(keep.last)]
+    metric = keep.metric
+    if keep.best and metric:
+        policies.append(
+            preservation_policy.BestN(
+                get_metric_fn=lambda metrics: metrics[metric], n=keep.best, keep_checkpoints_without_metrics=False
+            )
+        )
+    return ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+        best_fn=_written,
+        cleanup_tmp_directories=True,
+        create=True,
+    )
+
+
+def _reading() -> ocp.CheckpointManagerOptions:
+    return ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0, best_fn=_written)
+
+
+def _written(metrics: Mapping[str, float]) -> float:
+    """Orbax stores metrics only where there is a best_fn; which steps stay is the preservation policy's."""
+    return next(iter(metrics.values()), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mmjax.data.source import Source
 from mmjax.tasks.task import Task
 from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.optimizer import Optimizer
-from mmjax.training.sharding import DEFAULT_RULES, Rule
+from mmjax.training.sharding import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Experiment:
       evaluate_every: duration between evaluations; the end evaluates too. None: only at the end.
       keep: checkpoints.
       mesh: device mesh.
-      rules: sharding of the parameters by path.
+      rules: sharding of parameters by path, before training.sharding.DEFAULT_RULES.
       precision: matmul dtype: 'auto' (bfloat16 on TPU and GPU, float32 on CPU), 'bfloat16' or 'float32'.
       micro_batches: parts that the batch is embedded in, at the same loss and gradient (grad_cache).
       seed: of initial parameters and noise.
@@ -67,7 +67,7 @@ class Experiment:
     evaluate_every: str | int | None = None
     keep: Keep = dataclasses.field(default_factory=Keep)
     mesh: MeshShape = dataclasses.field(default_factory=MeshShape)
-    rules: Sequence[Rule] = DEFAULT_RULES
+    rules: Sequence[Rule] = ()
     precision: str = "auto"
     micro_batches: int = 1
     seed: int = 0

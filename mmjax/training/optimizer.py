@@ -46,7 +46,7 @@ class Optimizer:
     b2: float = 0.98
     epsilon: float = 1e-6
     weight_decay: float = 0.0
-    decay: Sequence[str] = (r".*/kernel", r".*/embedding")
+    decay: Sequence[str] = (r".*/(kernel|embedding)",)
     clip_norm: float | None = 1.0
     frozen: Sequence[str] = ()
     bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)

@@ -34,8 +34,13 @@ LARGE = 2**20
 """A leaf of at least this many elements must be named by a rule (`(pattern, ())` replicates it on purpose)."""
 
 
-def param_specs(params: Any, mesh: Mesh, rules: Sequence[Rule] = DEFAULT_RULES) -> dict[str, P]:
-    """Returns path -> PartitionSpec for every leaf of params (arrays or shapes); the first rule that matches wins.
+def param_specs(params: Any, mesh: Mesh, rules: Sequence[Rule] = ()) -> dict[str, P]:
+    """Returns path -> PartitionSpec for every leaf of params (arrays or shapes).
+
+    Args:
+      params: arrays or shapes.
+      mesh: with the axes that the rules name.
+      rules: of this model; they come before DEFAULT_RULES, and the first rule that matches wins.
 
     Raises:
       UserError: a rule that matches nothing, a dimension that its axis does not divide, a large leaf without a rule.
@@ -47,6 +52,7 @@ def param_specs(params: Any, mesh: Mesh, rules: Sequence[Rule] = DEFAULT_RULES) 
                 f"sharding rule {pattern!r} matches no parameter.{nearest(pattern, leaves)} "
                 f"The parameters are: {listed(leaves)}"
             )
+    rules = (*rules, *DEFAULT_RULES)
     return {name: _spec(name, leaf.shape, mesh, rules) for name, leaf in leaves.items()}
 
 
