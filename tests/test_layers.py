@@ -138,3 +138,12 @@ def test_import_of_the_package_is_light():
     source = f"import sys, mmjax; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_load_is_found_when_it_is_asked_for():
+    import mmjax
+    from mmjax.notebook.loaded import load
+
+    assert mmjax.load is load
+    with pytest.raises(AttributeError, match="laod"):
+        _ = mmjax.laod
