@@ -30,6 +30,7 @@ class _Worker:
         self.errors: dict[int, BaseException] = {}
         self.stopped = False
         self.running = 0
+        self.inside = threading.local()
         self.idle = threading.Condition()
 
     def __call__(self, number: np.ndarray) -> list[np.ndarray]:
@@ -49,12 +50,14 @@ class _Worker:
 
     def _enter(self) -> bool:
         with self.idle:
-            self.running += not self.stopped
-            return not self.stopped
+            self.inside.now = not self.stopped
+            self.running += self.inside.now
+            return self.inside.now
 
     def _leave(self) -> None:
         with self.idle:
             self.running -= 1
+            self.inside.now = False
             self.idle.notify_all()
 
     def stop(self) -> None:
@@ -116,6 +119,9 @@ class BatchStream(Iterator[Batch]):
 
 def _end(worker: _Worker, batches: list[Iterator[Any]]) -> None:
     """Stops the threads and joins them, which at the end of the interpreter must be before Python itself is gone."""
+    if getattr(worker.inside, "now", False):  # garbage collected on one of the threads that would be waited for
+        threading.Thread(target=_end, args=(worker, batches)).start()
+        return
     worker.stop()
     batches.clear()  # the last reference: TensorFlow cancels the graph and waits for its threads
 

@@ -251,6 +251,26 @@ def test_dropping_or_closing_a_stream_stops_its_reads():
         assert len(reads) == count
 
 
+def test_a_stream_collected_on_one_of_its_own_threads_ends_too():
+    held, first_batch_is_out, reads = [], threading.Event(), []
+
+    def change(index, record):
+        reads.append(index)
+        if len(reads) > 16:
+            first_batch_is_out.wait(30)
+            held.clear()  # the last reference goes here, on a thread of the stream
+        return record
+
+    stream = make(Pictures(30, change=change), prefetch=1, num_threads=1).train()
+    worker = stream._worker
+    next(stream)
+    held.append(stream)
+    del stream
+    first_batch_is_out.set()
+    with worker.idle:
+        assert worker.idle.wait_for(lambda: worker.stopped and worker.running == 0, timeout=30)
+
+
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)"])
 def test_the_interpreter_ends_with_a_stream_at_work(ending):
     code = f"""

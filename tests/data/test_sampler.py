@@ -1,10 +1,13 @@
 """Every epoch is a permutation, and a position's record depends on nothing else."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.data.sampler import Sampler, shuffle_index
+from mmjax.data.tf import tf
 from tests.data.memory import Numbers
 
 
@@ -43,6 +46,13 @@ def test_the_order_is_pinned():
     """A change of this order would change every run that is restarted."""
     sampler = Sampler(Numbers(1000), seed=0)
     assert sampler.records(sampler.draws(np.arange(998, 1004))).tolist() == [748, 670, 152, 370, 980, 433]
+
+
+def test_it_is_tensorflows_own_index_shuffle():
+    index = np.arange(1000)
+    seed = np.frombuffer(hashlib.sha256(b"epoch/7/0/3").digest()[:16], "<i8")
+    expected = tf.random.experimental.index_shuffle(index, seed, np.int64(999)).numpy()
+    assert shuffle_index(index, 1000, "epoch", 7, 0, 3).tolist() == expected.tolist()
 
 
 def test_keys_are_not_confused():
