@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.core.errors import UserError
 from mmjax.core.types import Stream
 from mmjax.data.source import BadRecord, Record
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.tokenizer import SpecialTokens, Tokenizer
 from mmjax.data.transform import ArraySpec, get_column, spec_of
 
 
@@ -27,6 +27,8 @@ class TextTransform:
       lowercase: lowercase before tokenising.
       clean: join runs of whitespace to one space and strip the ends.
       vocab_size: of the BPE that is trained where tokenizer is None.
+      special: what stands around the tokens (`tokenizer.CLIP`, `tokenizer.SIGLIP`); None keeps the tokenizer's own. It
+        becomes part of the tokenizer.
     """
 
     column: str = "caption"
@@ -35,12 +37,19 @@ class TextTransform:
     lowercase: bool = True
     clean: bool = True
     vocab_size: int = 8192
+    special: SpecialTokens | None = None
 
     def __post_init__(self) -> None:
         if self.context_length < 2:
             raise UserError(f"TextTransform.context_length={self.context_length} must be at least 2.")
         if isinstance(self.tokenizer, str):
-            object.__setattr__(self, "tokenizer", Tokenizer.open(self.tokenizer))
+            object.__setattr__(self, "tokenizer", Tokenizer.open(self.tokenizer, self.special))
+        if self.special is None:
+            return
+        if self.tokenizer is None:
+            raise UserError("TextTransform.special is for a tokenizer that is named; a trained one has its own.")
+        object.__setattr__(self, "tokenizer", dataclasses.replace(self.tokenizer, special=self.special))
+        object.__setattr__(self, "special", None)
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> TextTransform:
         """Returns a copy that uses tokenizer."""

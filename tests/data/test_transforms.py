@@ -10,7 +10,7 @@ from PIL import Image
 from mmjax.core.errors import UserError
 from mmjax.data.loading import example_rng
 from mmjax.data.source import BadRecord
-from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.tokenizer import SIGLIP, Tokenizer
 from mmjax.data.transforms import ImageTransform, TextTransform, transform_from_spec, transforms_from_spec
 from tests.data.memory import encode, picture
 
@@ -109,6 +109,15 @@ def test_unusable_pictures_are_bad_records_and_wrong_columns_mistakes():
         IMAGE.prepare({"image": "a/path.jpg"}, None)
     with pytest.raises(UserError, match=r"no column 'image'\. Did you mean 'images'"):
         IMAGE.prepare({"images": b""}, None)
+
+
+def test_a_recipe_replaces_the_tokenizers_special_tokens():
+    siglip = TextTransform(tokenizer="bytes", context_length=4, special=SIGLIP)
+    stream = siglip.from_texts(["A", "ABCDE"])
+    assert stream.values.tolist() == [[100, 1, 1, 1], [100, 101, 102, 1]] and stream.mask.all()
+    assert transform_from_spec(json.loads(json.dumps(siglip.spec()))) == siglip
+    with pytest.raises(UserError, match="for a tokenizer that is named"):
+        TextTransform(special=SIGLIP)
 
 
 def test_specs_are_json_and_build_the_same_transforms():
