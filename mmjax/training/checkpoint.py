@@ -77,6 +77,7 @@ class Checkpoints:
     def _check(self, abstract: TrainState, step: int) -> None:
         stored = _stored(self._state_folder(step))
         try:
+            strict_merge(abstract.params, flatten(stored["params"]))
             strict_merge(abstract, flatten(stored))
         except UserError as error:
             raise UserError(

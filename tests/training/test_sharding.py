@@ -60,7 +60,9 @@ def test_a_dead_rule_is_an_error(shapes):
 
 
 def test_an_indivisible_dimension_is_an_error(shapes):
-    with pytest.raises(UserError, match=r"dimension 2 of encoders_\w+/.*/(query|key)/kernel .* mesh axis 'tensor' of size 4"):
+    with pytest.raises(
+        UserError, match=r"dimension 2 of encoders_\w+/.*/(query|key)/kernel .* mesh axis 'tensor' of size 4"
+    ):
         param_specs(shapes, AbstractMesh((1, 1, 4), AXES))
 
 

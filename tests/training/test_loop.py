@@ -1,0 +1,125 @@
+"""The loop: what a run leaves behind, exact restart, stopping on a signal and on numbers that are not finite."""
+
+import io
+import json
+import signal
+
+import fiddle as fdl
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mmjax.core.errors import UserError
+from mmjax.core.trees import flatten
+from mmjax.training import loop, stop
+from mmjax.training.checkpoint import Checkpoints, InitFrom
+from mmjax.training.loop import fit
+from tests.training.tiny import tiny_config
+
+
+def train(workdir, **settings) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    fit(tiny_config(**settings), workdir, console)
+    return console.file.getvalue()
+
+
+def losses(workdir) -> dict[int, float]:
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return {record["step"]: record["loss"] for record in records if "loss" in record}
+
+
+def final(workdir) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in flatten(Checkpoints(workdir).restore_params()).items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of six steps that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train(workdir)
+
+
+def test_a_run_leaves_metrics_checkpoints_and_what_rebuilds_it(whole):
+    workdir, output = whole
+    assert list(losses(workdir)) == [1, 2, 3, 4, 5, 6]
+    assert Checkpoints(workdir).steps() == [2, 4, 6]
+    assert list(workdir.glob("tensorboard/events*")) and (workdir / "tokenizer_text.json").exists()
+    meta = Checkpoints(workdir).meta()
+    assert meta["config"] == json.loads((workdir / "config.json").read_text())
+    text = meta["preprocess"]["text"]
+    assert (text["context_length"], text["lowercase"]) == (8, True) and "red" in text["tokenizer"]
+    assert meta["preprocess"]["image"]["size"] == 16
+    for words in ("parameters", "initialised from scratch", "step 6/6", "examples/s", "input wait", "ETA"):
+        assert words in output
+
+
+def test_metrics_hold_the_evaluation_and_the_rates(whole):
+    records = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert any("held_out/mean_recall_at_1" in record for record in records)
+    for name in ("learning_rate", "logit_scale", "grad_norm", "examples_per_second", "input_wait_share", "skipped"):
+        assert name in records[0]
+    assert 0 < records[0]["learning_rate"] < 3e-3 or records[0]["learning_rate"] == 0
+
+
+def test_a_signal_saves_and_the_restart_is_exact(whole, tmp_path, monkeypatch):
+    def after_three(self, step):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return self._received
+
+    monkeypatch.setattr(stop.StopSignal, "requested", after_three)
+    with pytest.raises(stop.Interrupted, match="saved step 3"):
+        train(tmp_path)
+    assert list(losses(tmp_path)) == [1, 2, 3]
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # what a killed run may leave behind
+        file.write('{"step": 4, "loss": 99}\n{"step": 5, "lo')
+    assert "resumed everything from step 3" in train(tmp_path)
+    assert losses(tmp_path) == losses(whole[0])
+    expected = final(whole[0])
+    for name, leaf in final(tmp_path).items():
+        np.testing.assert_array_equal(leaf, expected[name], err_msg=name)
+
+
+def test_a_finished_run_is_only_evaluated_again(whole):
+    before = final(whole[0])
+    results = fit(tiny_config(), whole[0], Console(file=io.StringIO()))
+    assert "held_out/mean_recall_at_1" in results
+    jax.tree.map(np.testing.assert_array_equal, before, final(whole[0]))
+
+
+def test_init_from_is_not_resume(whole, tmp_path):
+    output = train(tmp_path, init_from=fdl.Config(InitFrom, str(whole[0])), duration=2)
+    assert "initialised the weights from" in output
+    assert losses(tmp_path)[1] < losses(whole[0])[1] and list(losses(tmp_path)) == [1, 2]
+
+
+def test_numbers_that_are_not_finite_stop_the_run_with_a_sentence(tmp_path):
+    config = tiny_config(duration=12, max_skipped_in_row=3)
+    config.optimizer.learning_rate = 1e30
+    config.optimizer.schedule.warmup = 0
+    with pytest.raises(UserError, match=r"not finite in the last 3 steps.*last good checkpoint is step \d"):
+        fit(config, tmp_path, Console(file=io.StringIO()))
+    assert all(np.isfinite(leaf).all() for leaf in final(tmp_path).values())
+
+
+def test_a_config_that_does_not_fit_the_checkpoint_says_so(whole):
+    config = tiny_config()
+    config.model.encoders["text"].width = 64
+    with pytest.raises(UserError, match=r"(?s)does not fit this config.*20 weights do not fit.*mis-shaped: encoders_text"):
+        fit(config, whole[0], Console(file=io.StringIO()))
+
+
+def test_the_step_never_waits_for_the_device(monkeypatch, tmp_path):
+    """Metrics are read one logged step late: the value that is fetched belongs to a step before the newest."""
+    order = []
+    original = loop.Delayed.swap
+
+    def spy(self, step, metrics):
+        found = original(self, step, metrics)
+        order.append((step, found and found[0]))
+        return found
+
+    monkeypatch.setattr(loop.Delayed, "swap", spy)
+    train(tmp_path, duration=3, evaluations={})
+    assert order == [(1, None), (2, 1), (3, 2), (None, 3)]
