@@ -2,7 +2,6 @@ import io
 import json
 import pathlib
 import shutil
-import textwrap
 
 import jax
 import numpy as np
@@ -179,7 +178,7 @@ def test_unrolled_layers_are_in_order():
     assert [layer.max() for layer in layers] == [0, 1, 2, 9, 10, 11, 99]
 
 
-@pytest.mark.parametrize(("pool", "scan"), [("first", True), ("attention", True), ("attention", False)])
+@pytest.mark.parametrize(("pool", "scan"), [("first", True), ("attention", False)])
 def test_attention_maps_of_an_encoder(pool, scan):
     """Zero queries in the last of three layers: its attention is uniform, that of the others is not."""
     encoder = ImageEncoder(patch_size=4, width=8, depth=3, num_heads=2, mlp_dim=8, pool=pool, scan=scan)
@@ -242,22 +241,18 @@ def test_report_draws_the_runs_evaluation(trained):
         assert min(picture.size) > 500 and len(np.unique(np.asarray(picture))) > 50
 
 
-def test_on_eight_devices_as_on_one(run, trained, tmp_path):
+def test_on_eight_devices_as_on_one(run, trained):
     """Batch over data x fsdp, weights over fsdp x tensor: the embeddings of one device within 2e-6."""
-    expected = run.encode_text(["cat", "red apple", "moon"])
-    source = f"""
-        import numpy as np
+    texts = ["cat", "red apple", "moon"]
+    found = run_on_devices(f"""
+        import json
         from mmjax.core.mesh import MeshShape, make_mesh
         from mmjax.notebook.loaded import load
 
-        for shape in (None, MeshShape(data=2, fsdp=2, tensor=2)):
-            run = load({str(trained[0])!r}, mesh=shape and make_mesh(shape))
-            assert run.batch_size == 32 and run.mesh.size == 8
-            kernel = run.params["encoders_text"]["transformer"]["blocks"]["mlp"]["up"]["kernel"]
-            assert kernel.sharding.is_fully_replicated == (shape is None)
-            np.save({str(tmp_path)!r} + ("/whole.npy" if shape is None else "/cut.npy"), run.encode_text(
-                ["cat", "red apple", "moon"]))
-    """
-    run_on_devices(textwrap.dedent(source))
-    for name in ("whole", "cut"):
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, atol=2e-6)
+        run = load({str(trained[0])!r}, mesh=make_mesh(MeshShape(data=2, fsdp=2, tensor=2)))
+        assert run.batch_size == 32 and run.mesh.size == 8
+        kernel = run.params["encoders_text"]["transformer"]["blocks"]["mlp"]["up"]["kernel"]
+        assert kernel.addressable_shards[0].data.size * 4 == kernel.size
+        print(json.dumps(run.encode_text({texts!r}).tolist()))
+    """)
+    np.testing.assert_allclose(json.loads(found.splitlines()[-1]), run.encode_text(texts), atol=2e-6)
