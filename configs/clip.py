@@ -1,6 +1,6 @@
 """CLIP as published, for a pod: a contrastive softmax over image and text towers of any ViT size.
 
-    python train.py --config configs/clip.py:B/32 --data 'gs://bucket/shard-{00000..41407}.tar' --workdir gs://bucket/run
+    python train.py --config configs/clip.py:B/32 --data 'gs://bucket/shard-{00000..41407}.tar' --workdir runs/clip
     python train.py --config configs/clip.py:smoke --workdir runs/clip_smoke
 
 Hyperparameters: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, tables 18

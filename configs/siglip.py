@@ -1,6 +1,6 @@
 """SigLIP as published, for a pod: a pairwise sigmoid over image and text towers of one ViT size.
 
-    python train.py --config configs/siglip.py:B/16 --data 'gs://bucket/shard-{00000..41407}.tar' --workdir gs://bucket/run
+    python train.py --config configs/siglip.py:B/16 --data 'gs://bucket/shard-{00000..41407}.tar' --workdir runs/siglip
     python train.py --config configs/siglip.py:smoke --workdir runs/siglip_smoke
 
 Sizes and loss: Zhai et al., Sigmoid Loss for Language Image Pre-Training, 2023. Optimisation: Tschannen et al.,

@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one value of the config"
     )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: address of process 0")
+    train.add_argument("--num-processes", type=int, help="several processes: how many")
+    train.add_argument("--process-id", type=int, help="several processes: which of them this is")
     train.add_argument("--print-config", action="store_true", help="show the config and stop")
     evaluate = commands.add_parser("evaluate", help="evaluate a run")
     evaluate.add_argument("--run", required=True, help="workdir of the run")
@@ -64,6 +67,7 @@ def _quiet_and_cached() -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Trains, then shows the results and draws retrieval.png where there was a retrieval evaluation."""
+    import jax
     from rich.console import Console
 
     from mmjax.core.config import describe
@@ -75,10 +79,23 @@ def train(options: argparse.Namespace) -> int:
         return 0
     if not options.workdir:
         raise UserError("--workdir is missing: name the folder for this run, as in --workdir runs/openmoji.")
-    console = Console()
+    _join_processes(options)
+    console = Console(quiet=jax.process_index() > 0)
     metrics = fit(config, options.workdir, console)
-    _report(options.workdir, metrics, console)
+    if jax.process_index() == 0:
+        _report(options.workdir, metrics, console)
     return 0
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    given = (options.coordinator, options.num_processes, options.process_id)
+    if given == (None, None, None):
+        return
+    if None in given:
+        raise UserError("--coordinator, --num-processes and --process-id go together: give all three, on each process.")
+    import jax
+
+    jax.distributed.initialize(*given)
 
 
 def _config(options: argparse.Namespace):
