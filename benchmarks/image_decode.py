@@ -3,8 +3,8 @@
     python benchmarks/image_decode.py [--images 300] [--seconds 5]
 
 Generated pictures (shapes, thin lines, noise), so nothing is downloaded. Both sides run as tf.data graphs on all cores,
-take turns (on a busy machine, compare CPU time), and make uint8 batches of 64. Quality is the PSNR against one reference for both: a full decode and Pillow's
-antialiased bicubic resize of the same crop.
+take turns, and make uint8 batches of 64; on a busy machine, compare the CPU time. Quality is the PSNR against one
+reference for both: a full decode and Pillow's antialiased bicubic resize of the same crop.
 """
 
 from __future__ import annotations
