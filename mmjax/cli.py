@@ -82,8 +82,7 @@ def train(options: argparse.Namespace) -> int:
     _join_processes(options)
     console = Console(quiet=jax.process_index() > 0)
     metrics = fit(config, options.workdir, console)
-    if jax.process_index() == 0:
-        _report(options.workdir, metrics, console)
+    _report(options.workdir, metrics, console)
     return 0
 
 
@@ -122,19 +121,23 @@ def _columns(config) -> set[str]:
 
 
 def _report(workdir: str, metrics: dict[str, float], console) -> None:
+    """Shows the results, the pictures and the checkpoint; every process calls it, process 0 writes."""
     from mmjax.evaluation.report import results_table
     from mmjax.notebook.report import retrieval_report
+    from mmjax.training.checkpoint import Checkpoints
+    from mmjax.training.prepare import write_text
 
     if metrics:
         console.print(results_table(metrics, title="held-out results"))
-        (pathlib.Path(workdir) / "results.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    for path in retrieval_report(workdir):
-        console.print(f"picture: {path}", soft_wrap=True, highlight=False)
-    from mmjax.training.checkpoint import Checkpoints
-
+        write_text(pathlib.Path(workdir) / "results.json", json.dumps(metrics, indent=1) + "\n")
+    try:
+        shown = [f"picture: {path}" for path in retrieval_report(workdir)]
+    except UserError as error:  # the training is done and saved; a picture less does not undo that
+        shown = [f"no picture: {error}"]
     checkpoints = Checkpoints(workdir)
-    console.print(f"checkpoint: {checkpoints.directory / str(checkpoints.latest())}", soft_wrap=True, highlight=False)
+    shown.append(f"checkpoint: {checkpoints.directory / str(checkpoints.latest())}")
     checkpoints.close()
+    console.print("\n".join(shown), soft_wrap=True, highlight=False, markup=False)
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -70,8 +70,17 @@ def _child(node: Any, name: str, path: str) -> Any:
         valid = listed(names, 40) or "none"
         raise UserError(f"--set {path}: there is no {name!r}.{nearest(name, names)} Valid names here: {valid}.")
     if isinstance(node, fdl.Buildable):
-        return getattr(node, name, None)
+        return _argument(node, name)
     return node[name] if isinstance(node, dict) else node[int(name)]
+
+
+def _argument(node: fdl.Buildable, name: str) -> Any:
+    """Returns the value of a parameter; the default that a factory makes becomes a config of its own first."""
+    fields = dataclasses.fields(node.__fn_or_cls__) if dataclasses.is_dataclass(node.__fn_or_cls__) else ()
+    factory = {field.name: field.default_factory for field in fields}.get(name, dataclasses.MISSING)
+    if name not in node.__arguments__ and factory is not dataclasses.MISSING:
+        setattr(node, name, fdl.Config(factory) if dataclasses.is_dataclass(factory) else factory())
+    return getattr(node, name, None)
 
 
 def _assign(node: Any, name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from mmjax.core.config import configurable
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.openmoji import OpenMojiSource
 from mmjax.data.source import BadRecord, Source
@@ -23,6 +24,7 @@ _TAR = re.compile(r"\.(tar|tgz|tar\.\w+)$")
 _MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 
+@configurable
 def open_spec(spec: str, needs: Sequence[str] = ("image", "caption")) -> Source:
     """Returns the source that `spec` names, once it is sure to have records with the columns in `needs`.
 

@@ -193,15 +193,25 @@ class InitFrom:
     allow_missing: Sequence[str] = ()
     allow_extra: Sequence[str] = ()
 
+    def _open(self) -> Checkpoints:
+        if not epath.Path(self.path).exists():
+            raise UserError(f"--init-from {self.path}: there is no such folder.")
+        return Checkpoints(self.path)
+
+    def preprocess(self) -> dict[str, Any]:
+        """Returns the preprocessing spec that the weights were trained with, modality -> settings."""
+        checkpoints = self._open()
+        spec = checkpoints.meta(self.step)["preprocess"]
+        checkpoints.close()
+        return spec
+
     def merge(self, params: Any) -> Any:
         """Returns params (arrays) with the stored weights in their place, sharded as params are.
 
         Raises:
           UserError: no checkpoint there, or weights that do not fit and are not named.
         """
-        if not epath.Path(self.path).exists():
-            raise UserError(f"--init-from {self.path}: there is no such folder.")
-        checkpoints = Checkpoints(self.path)
+        checkpoints = self._open()
         loaded = flatten(checkpoints.restore_params(self.step))
         checkpoints.close()
         merged = strict_merge(params, loaded, allow_missing=self.allow_missing, allow_extra=self.allow_extra)

@@ -15,6 +15,7 @@ from mmjax.core.config import to_json
 from mmjax.core.errors import UserError
 from mmjax.core.mesh import make_mesh
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.spec import describe
 from mmjax.training import prepare
 from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import evaluate
@@ -38,7 +39,8 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
     console = console or Console()
     folder = prepare.make_workdir(workdir)
     experiment: Experiment = build(config)
-    data = prepare.prepare_data(experiment.data, folder)
+    data = prepare.prepare_data(experiment.data, folder, experiment.init_from)
+    console.print(describe(data.source), soft_wrap=True, highlight=False, markup=False)
     mesh = make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         run = Run(experiment, data, make_trainer(experiment, data, mesh), Checkpoints(folder, experiment.keep), console)
@@ -46,7 +48,9 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
         prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
         console.print(parameter_overview(state.params))
-        console.print(f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.")
+        console.print(
+            f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.", soft_wrap=True
+        )
         run.writer = MetricWriter(folder, int(state.step))
         try:
             return run.train(state)

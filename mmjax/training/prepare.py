@@ -13,6 +13,7 @@ from mmjax.data.captions import with_trained_tokenizer
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
+from mmjax.training.checkpoint import InitFrom
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -37,26 +38,30 @@ def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def prepare_data(data: Pipeline, workdir: pathlib.Path) -> Pipeline:
+def prepare_data(data: Pipeline, workdir: pathlib.Path, init_from: InitFrom | None = None) -> Pipeline:
     """Returns data with its bad-record log in workdir and a tokenizer for every text transform that has none.
 
-    A tokenizer is trained on the training captions the first time, and read back from workdir after that.
+    The tokenizer is the workdir's own; else that of the run whose weights init_from takes; else one trained on the
+    captions of data.
     """
-    transforms = {
-        name: _with_tokenizer(transform, data, workdir / f"tokenizer_{name}.json")
-        if isinstance(transform, TextTransform)
-        else transform
-        for name, transform in data.transforms.items()
-    }
+    inherited = init_from.preprocess() if init_from else {}
+    transforms = {}
+    for name, transform in data.transforms.items():
+        if isinstance(transform, TextTransform) and transform.tokenizer is None:
+            stored = inherited.get(name, {}).get("tokenizer")
+            transform = _with_tokenizer(transform, data, stored, workdir / f"tokenizer_{name}.json")
+        transforms[name] = transform
     log = workdir / f"bad_records_{jax.process_index()}.jsonl"
     return dataclasses.replace(data, transforms=transforms, bad_log=data.bad_log or log)
 
 
-def _with_tokenizer(transform: TextTransform, data: Pipeline, path: pathlib.Path) -> TextTransform:
-    if transform.tokenizer is not None:
-        return transform
+def _with_tokenizer(transform: TextTransform, data: Pipeline, stored: str | None, path: pathlib.Path) -> TextTransform:
     if path.exists():
-        return transform.with_tokenizer(Tokenizer.from_json(path.read_text()))
-    fitted = with_trained_tokenizer(transform, data.source)
-    write_text(path, fitted.tokenizer.to_json())
-    return fitted
+        stored = path.read_text()
+    if stored is not None:
+        transform = transform.with_tokenizer(Tokenizer.from_json(stored))
+    else:
+        transform = with_trained_tokenizer(transform, data.source)
+    if not path.exists():
+        write_text(path, transform.tokenizer.to_json())
+    return transform

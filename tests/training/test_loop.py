@@ -106,7 +106,9 @@ def test_numbers_that_are_not_finite_stop_the_run_with_a_sentence(tmp_path):
 def test_a_config_that_does_not_fit_the_checkpoint_says_so(whole):
     config = tiny_config()
     config.model.encoders["text"].width = 64
-    with pytest.raises(UserError, match=r"(?s)does not fit this config.*20 weights do not fit.*mis-shaped: encoders_text"):
+    with pytest.raises(
+        UserError, match=r"(?s)does not fit this config.*20 weights do not fit.*mis-shaped: encoders_text"
+    ):
         fit(config, whole[0], Console(file=io.StringIO()))
 
 
