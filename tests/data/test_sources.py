@@ -117,6 +117,17 @@ def test_reads_are_thread_safe(original, tmp_path):
         assert images == [original.records[i]["image"] for i in order]
 
 
+def test_a_file_closes_when_modules_are_gone(tmp_path, monkeypatch):
+    """As at the end of the interpreter, where the names of a module may be None."""
+    (tmp_path / "file").write_bytes(b"abc")
+    descriptor = files._Descriptor(str(tmp_path / "file"))
+    monkeypatch.setattr(files, "os", None)
+    descriptor.__del__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor.number)
+    del descriptor.number  # so that the real __del__ does not close whatever has the number next
+
+
 def test_planted_damage_is_exact(original, tmp_path):
     writers = (make_copies.write_shards, make_copies.write_manifest, make_copies.write_folder)
     for number, write in enumerate(writers):

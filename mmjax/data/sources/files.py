@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import threading
+from collections.abc import Callable
 
 import fsspec
 
@@ -128,9 +129,9 @@ class _Descriptor:
     def __init__(self, path: str):
         self.number = os.open(path, os.O_RDONLY)
 
-    def __del__(self):
+    def __del__(self, close: Callable[[int], None] = os.close):  # bound now: at exit `os` may be empty
         if hasattr(self, "number"):
-            os.close(self.number)
+            close(self.number)
 
 
 def _braces(pattern: str) -> list[str]:
