@@ -43,8 +43,8 @@ def distributions(item: Import, installed: dict[str, list[str]]) -> set[str]:
 
 
 def third_party(*packages: str) -> list[Import]:
-    """Returns the imports of what is neither Python's nor ours."""
-    ours = {"mmjax", "tests", *sys.stdlib_module_names}
+    """Returns the imports of what is neither Python's nor ours: a top-level package of the repository."""
+    ours = {*sys.stdlib_module_names, *(path.parent.name for path in ROOT.glob("*/__init__.py"))}
     return [i for package in packages for i in imports(ROOT, package) if i.target.split(".")[0] not in ours]
 
 
