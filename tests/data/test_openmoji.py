@@ -92,7 +92,7 @@ def test_a_missing_package_is_a_sentence(monkeypatch, tmp_path):
 
 
 def test_an_unknown_language_is_a_sentence():
-    with pytest.raises(UserError, match="language 'deu'. Did you mean 'de'"):
+    with pytest.raises(UserError, match=r"language 'deu'\. Did you mean 'de'"):
         openmoji.OpenMojiSource(languages=("en", "deu"))
     with pytest.raises(UserError, match="languages is empty"):
         openmoji.OpenMojiSource(languages=())
