@@ -14,10 +14,11 @@ from mmjax.data.bad_records import BadRecords
 from mmjax.data.mixture import Mixture
 from mmjax.data.sampler import Draws, Sampler
 from mmjax.data.source import BadRecord
+from mmjax.data.targets import Target
 from mmjax.data.transform import Transform
 
 Example = tuple[int, dict[str, Any] | None]
-"""Record id (-1 for a filling row) and modality -> prepared value, or None where there is nothing to show."""
+"""Record id (-1 for a filling row) and name -> prepared stream or target, or None where there is nothing to show."""
 
 
 def example_rng(seed: int, position: int, name: str) -> np.random.Generator:
@@ -29,9 +30,17 @@ def example_rng(seed: int, position: int, name: str) -> np.random.Generator:
 class Loader:
     """Positions or records -> Batch, without state but for what is known of bad records; thread-safe."""
 
-    def __init__(self, mixture: Mixture, transforms: Mapping[str, Transform], seed: int, bad: BadRecords):
+    def __init__(
+        self,
+        mixture: Mixture,
+        transforms: Mapping[str, Transform],
+        targets: Mapping[str, Target],
+        seed: int,
+        bad: BadRecords,
+    ):
         self.mixture = mixture
         self.transforms = dict(transforms)
+        self.targets = dict(targets)
         self.seed = seed
         self.bad = bad
         self.sampler = Sampler(mixture, seed)
@@ -64,7 +73,7 @@ class Loader:
         return record, self._prepare(record, None)
 
     def _prepare(self, record: int, position: int | None) -> dict[str, Any] | None:
-        """Returns modality -> prepared value of a record, None where it is bad; position None is evaluation."""
+        """Returns name -> prepared stream or target of a record, None where it is bad; position None is evaluation."""
         if self.bad.is_bad(record):
             return None
         try:
@@ -74,6 +83,9 @@ class Loader:
                 if transform.column in values or not self._lacks(record, transform.column):
                     rng = None if position is None else example_rng(self.seed, position, name)
                     prepared[name] = transform.prepare(values, rng)
+            for name, target in self.targets.items():
+                if target.column in values or not self._lacks(record, target.column):
+                    prepared[_target(name)] = target.prepare(values)
         except BadRecord as error:
             self.bad.add(record, error)
             return None
@@ -89,10 +101,16 @@ class Loader:
         return column not in self.mixture.parts[self.mixture.locate(record)[0]].columns
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
-        streams = {
-            name: transform.collate([None if prepared is None else prepared.get(name) for _, prepared in examples])
-            for name, transform in self.transforms.items()
-        }
+        def rows(name: str) -> list[Any]:
+            return [None if prepared is None else prepared.get(name) for _, prepared in examples]
+
+        streams = {name: transform.collate(rows(name)) for name, transform in self.transforms.items()}
+        targets = {name: target.collate(rows(_target(name))) for name, target in self.targets.items()}
         group = [-1 if record < 0 else self.mixture.group(record) for record, _ in examples]
         mask = [prepared is not None for _, prepared in examples]
-        return Batch(streams, np.array(group, np.int32), np.array(mask, np.bool_))
+        return Batch(streams, np.array(group, np.int32), np.array(mask, np.bool_), targets)
+
+
+def _target(name: str) -> str:
+    """Returns the name of a target beside those of the streams, which it may share."""
+    return f"target {name}"

@@ -17,7 +17,8 @@ from mmjax.data.loading import Loader
 from mmjax.data.mixture import as_mixture
 from mmjax.data.source import Source
 from mmjax.data.stream import BatchStream
-from mmjax.data.transform import Transform
+from mmjax.data.targets import Target
+from mmjax.data.transform import ArraySpec, Transform
 
 Rows = slice | range | Sequence[int] | None
 """Which rows of the global batch this host reads; None is all of them."""
@@ -45,6 +46,7 @@ class Pipeline:
       chunk: rows that one thread makes at a time.
       num_threads: threads; None takes the number of cores. More help where reads wait for a network.
       prefetch: batches made ahead.
+      targets: name -> Target, what goes into `Batch.targets`.
     """
 
     source: Source
@@ -56,22 +58,25 @@ class Pipeline:
     chunk: int = 16
     num_threads: int | None = None
     prefetch: int = 2
+    targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._mixture = as_mixture(self.source)
         self._check()
         self.bad = BadRecords(self._mixture, self.max_bad_share, self.bad_log)
-        self._loader = Loader(self._mixture, self.transforms, self.seed, self.bad)
+        self._loader = Loader(self._mixture, self.transforms, self.targets, self.seed, self.bad)
 
     def _check(self) -> None:
         if self.batch_size < 1 or self.chunk < 1:
             raise UserError(f"Pipeline: batch_size={self.batch_size} and chunk={self.chunk} must be positive.")
         columns = list(self._mixture.columns)
-        for name, transform in self.transforms.items():
-            if transform.column not in columns:
+        readers = [(f"modality {name!r}", transform.column) for name, transform in self.transforms.items()]
+        readers += [(f"target {name!r}", target.column) for name, target in self.targets.items()]
+        for reader, column in readers:
+            if column not in columns:
                 raise UserError(
-                    f"{self._mixture.name} has no column {transform.column!r}, which the modality {name!r} reads."
-                    f"{nearest(transform.column, columns)} Its columns are {listed(columns)}."
+                    f"{self._mixture.name} has no column {column!r}, which the {reader} reads."
+                    f"{nearest(column, columns)} Its columns are {listed(columns)}."
                 )
 
     @property
@@ -82,12 +87,15 @@ class Pipeline:
     def element_spec(self, batch_size: int | None = None) -> Batch:
         """Returns a Batch of jax.ShapeDtypeStruct with every modality; batch_size None is the global batch."""
         size = self.batch_size if batch_size is None else batch_size
+
+        def array(spec: ArraySpec) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((size, *spec[0]), spec[1])
+
         streams = {}
         for name, transform in self.transforms.items():
-            spec = transform.out_spec()
-            arrays = {key: jax.ShapeDtypeStruct((size, *shape), dtype) for key, (shape, dtype) in spec.items()}
-            streams[name] = Stream(**arrays)
-        return Batch(streams, jax.ShapeDtypeStruct((size,), np.int32), jax.ShapeDtypeStruct((size,), np.bool_))
+            streams[name] = Stream(**{key: array(spec) for key, spec in transform.out_spec().items()})
+        targets = {name: array(target.out_spec()) for name, target in self.targets.items()}
+        return Batch(streams, array(((), np.int32)), array(((), np.bool_)), targets)
 
     def train(self, start_step: int = 0, rows: Rows = None) -> BatchStream:
         """Returns this host's rows of the batches of steps start_step, start_step + 1, ..., without end.

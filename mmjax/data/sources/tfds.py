@@ -26,14 +26,17 @@ _FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 class TfdsSource:
     """One split of a TFDS data set.
 
-    An Image feature becomes its encoded bytes, Text a list[str] (a sequence of Text: all of them), a ClassLabel
-    its class's name in the column 'caption' or 'caption_<anything>' and its int elsewhere, other numbers numpy.
+    An Image feature becomes its encoded bytes, Text a list[str] (a sequence of Text: all of them), a ClassLabel a
+    list[str] with its class's name (with spaces for underscores in the column 'caption' or 'caption_<anything>'; empty
+    where the data set says that there is none), other numbers numpy.
 
     Attributes:
       dataset: TFDS name ('coco_captions', 'coco_captions/2014:1.1.0'), the folder of a prepared version, or a builder.
       split: any TFDS split: 'train', 'validation', 'train[:80%]', 'train+test'.
       data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-      columns: column -> path of the feature ('captions/text'); None guesses 'image' and 'caption' from the types.
+      columns: column -> path of the feature ('captions/text'); None guesses 'image', 'caption' and 'label' from the
+        types.
+      classes: (once made) column -> names of its classes, in order.
 
     Raises:
       UserError: no such data set, split or feature; it is not prepared, or prepared as TFRecord only.
@@ -60,6 +63,8 @@ class TfdsSource:
             _guessed(self._features) if given is None else columns_lib.chosen(given, self._features, self.name)
         )
         self.columns = tuple(self.mapping)
+        labels = {column: self._features[path] for column, path in self.mapping.items()}
+        self.classes = {c: f.names for c, f in labels.items() if _is_class(f)}
         self._records = _opened(builder, self.split)
 
     def __len__(self) -> int:
@@ -83,8 +88,9 @@ class TfdsSource:
         feature, values = self._features[path], example.features.feature[path]
         if isinstance(feature, tfds.features.Image):
             return columns_lib.image(b"".join(values.bytes_list.value[:1]), where)
-        if isinstance(feature, tfds.features.ClassLabel) and column.startswith("caption"):
-            return [feature.int2str(i).replace("_", " ") for i in values.int64_list.value]
+        if _is_class(feature):
+            names = [feature.int2str(i) for i in values.int64_list.value if i >= 0]  # -1 is no class
+            return [name.replace("_", " ") for name in names] if column.startswith("caption") else names
         if isinstance(feature, tfds.features.Text):
             return columns_lib.captions(values.bytes_list.value, where)
         if values.WhichOneof("kind") == "bytes_list":
@@ -101,12 +107,19 @@ def _flat(feature: Feature, path: str = "") -> list[tuple[str, Feature]]:
     return [(path, feature)]
 
 
+def _is_class(feature: Feature) -> bool:
+    """Says whether a feature is a class whose names are known; without names they are the numbers in words."""
+    return isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None
+
+
 def _guessed(features: Mapping[str, Feature]) -> dict[str, str]:
-    """Returns the feature of 'image' (by type) and of 'caption' (by type, then by name)."""
+    """Returns the features of 'image' (by type), 'caption' (by type, then name) and 'label' (by name, then type)."""
     images = [path for path, f in features.items() if isinstance(f, tfds.features.Image)]
     texts = [path for path, f in features.items() if type(f) is tfds.features.Text]
     found = {"image": columns_lib.guess(images, "image") or next(iter(images), None)}
     found["caption"] = columns_lib.guess(texts, "caption")
+    labels = [path for path, feature in features.items() if _is_class(feature)]
+    found["label"] = "label" if "label" in features else labels[0] if len(labels) == 1 else None
     return {column: path for column, path in found.items() if path is not None}
 
 
