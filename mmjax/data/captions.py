@@ -1,4 +1,4 @@
-"""The captions of a whole source: a tokenizer trained on them, and a view with one record for each."""
+"""The captions of a whole source: a tokenizer trained on them, a view with one record for each; strings as a source."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ class CaptionView:
         self.place = np.arange(len(self.owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
     @property
+    def several(self) -> bool:
+        """Whether some record has more than one caption."""
+        return bool(self.place.any())
+
+    @property
     def name(self) -> str:
         """The source's name."""
         return f"captions of {self.source.name}"
@@ -97,3 +102,33 @@ class CaptionView:
     def group(self, index: int) -> int:
         """Returns the picture's group."""
         return group_of(self.source, int(self.owner[index]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Strings as a source of one column.
+
+    Attributes:
+      texts: the records.
+      column: their column.
+    """
+
+    texts: Sequence[str]
+    column: str = "caption"
+    name: str = "texts"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The one column."""
+        return (self.column,)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def read(self, index: int) -> Record:
+        """Returns the record of text index."""
+        return {self.column: [self.texts[index]]}
+
+    def label(self, index: int) -> str:
+        """Returns the text."""
+        return repr(self.texts[index])

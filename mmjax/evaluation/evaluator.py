@@ -3,7 +3,7 @@
 An evaluator is a dataclass of plain values (so that a config can hold it) which is called with
 `embed`, a function from a `Batch` to modality -> [B, E], and the batches. Training calls evaluators on a schedule,
 `python -m mmjax evaluate` calls them alone. What one needs beyond that (every caption, a text encoder, a training set)
-is a keyword argument of its call.
+is a keyword argument of its call, which it names in `needs`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ Embed = Callable[[Batch], Mapping[str, Array]]
 
 
 class Evaluator(Protocol):
-    """Anything that turns embeddings into numbers."""
+    """Anything that turns embeddings into numbers.
+
+    Attributes:
+      modalities: (may be left out) what the batches must hold; all of the run's by default.
+      needs: (may be left out) keyword of the call -> the modality that it is of.
+        `captions`: batches of every caption of the data, and then the batches come without that modality; left out of
+        the call where no record has several captions.
+        `encode_text`: a function from texts to embeddings [n, E].
+        `train_batches`: batches of `Evaluation.train_source`.
+    """
 
     @property
     def name(self) -> str:
@@ -142,6 +151,16 @@ class RetrievalEvaluator:
     ks: Sequence[int] = (1, 5, 10)
     chunk: int = 1024
     name: str = "retrieval"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Both."""
+        return (self.gallery, self.queries)
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """Every caption, where records have several."""
+        return {"captions": self.queries}
 
     def __call__(
         self, embed: Embed, batches: Iterable[Batch], captions: Iterable[Batch] | None = None

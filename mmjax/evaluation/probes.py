@@ -132,6 +132,16 @@ class ProbeEvaluator:
     k: int = 20
     name: str = "probe"
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Whose embeddings are the features."""
+        return (self.modality,)
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """Labelled data to learn from."""
+        return {"train_batches": self.modality}
+
     def __call__(self, embed: Embed, batches: Iterable[Batch], train_batches: Iterable[Batch]) -> dict[str, float]:
         """Fits on train_batches and returns `linear/...` (see `linear_probe`) and `knn/top_1` on batches."""
         train = collect(embed, train_batches, (self.modality,))[self.modality]

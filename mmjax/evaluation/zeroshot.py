@@ -118,6 +118,7 @@ class ZeroShotEvaluator:
       class_names: C names, or the path of a file with one a line.
       templates: prompts with '{}', or the path of a file with one a line.
       modality: what is classified.
+      names: the modality that class names are words of.
       label: the name in `Batch.targets` of the int class [B].
       ks: cut-offs of top_k.
       name: what the metrics are filed under.
@@ -126,9 +127,20 @@ class ZeroShotEvaluator:
     class_names: Sequence[str] | str
     templates: Sequence[str] | str = TEMPLATES
     modality: str = "image"
+    names: str = "text"
     label: str = "label"
     ks: Sequence[int] = (1, 5)
     name: str = "zeroshot"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What is classified."""
+        return (self.modality,)
+
+    @property
+    def needs(self) -> dict[str, str]:
+        """An encoder of prompts."""
+        return {"encode_text": self.names}
 
     def __call__(
         self, embed: Embed, batches: Iterable[Batch], encode_text: Callable[[list[str]], Array]

@@ -2,68 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-
 from mmjax.core.errors import UserError
-from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
-from mmjax.evaluation.probes import knn_probe, linear_probe
-from mmjax.evaluation.zeroshot import class_embeddings, zeroshot_metrics
-
-if TYPE_CHECKING:
-    from mmjax.notebook.loaded import LoadedModel
+from mmjax.data.targets import LabelTarget, classes_of
+from mmjax.evaluation.probes import ProbeEvaluator
+from mmjax.evaluation.zeroshot import ZeroShotEvaluator
+from mmjax.training.experiment import Evaluation
 
 LABEL = "label"
 """The column of a record's class: a word, or a number."""
 
 
-def zero_shot(run: LoadedModel, source: Source, modality: str, names: str) -> dict[str, dict[str, float]]:
-    """Returns {'zeroshot': metrics}; nothing where the labels are numbers, which no prompt can name.
+def zero_shot(source: Source, modality: str, names: str, batch_size: int) -> dict[str, Evaluation]:
+    """Returns {'zeroshot': evaluation}; nothing where the labels are numbers, which no prompt can name.
 
     Args:
-      run: whose embeddings are compared.
-      source: with the column 'label'; the classes are the labels that occur.
+      source: with the column 'label'; the classes are those that it declares, or the labels that occur.
       modality: what is classified.
       names: the modality that the classes are named in.
+      batch_size: of the evaluation.
     """
-    features, labels = labelled(run, source, modality)
-    classes, numbers = np.unique(labels, return_inverse=True)
+    classes = _classes(source)
     if all(name.lstrip("-").isdigit() for name in classes):
         return {}
     words = [name.replace("_", " ") for name in classes]
-    prompts = class_embeddings(lambda texts: run.encode(names, texts), words)
-    ks = (1, 5) if len(words) > 5 else (1,)
-    return {"zeroshot": zeroshot_metrics(features, prompts, numbers, ks=ks)}
+    evaluator = ZeroShotEvaluator(words, modality=modality, names=names, ks=(1, 5) if len(words) > 5 else (1,))
+    return {"zeroshot": Evaluation(source, evaluator, batch_size, targets={LABEL: LabelTarget(LABEL, classes)})}
 
 
-def probes(run: LoadedModel, source: Source, train: Source, modality: str) -> dict[str, dict[str, float]]:
-    """Returns {'linear': metrics, 'knn': metrics} of the features of one modality, learned on train."""
-    sets = (*labelled(run, train, modality), *labelled(run, source, modality))
-    return {"linear": linear_probe(*sets), "knn": knn_probe(*sets)}
+def probe(source: Source, train: Source, modality: str, batch_size: int) -> dict[str, Evaluation]:
+    """Returns {'probe': evaluation} of the features of one modality, learned on train."""
+    classes = list(dict.fromkeys([*_classes(train), *_classes(source)]))
+    targets = {LABEL: LabelTarget(LABEL, classes)}
+    return {"probe": Evaluation(source, ProbeEvaluator(modality), batch_size, train, targets)}
 
 
-def labelled(run: LoadedModel, source: Source, modality: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns embeddings [N, E] and labels [N] str of the good records.
-
-    Raises:
-      UserError: a record without a label.
-    """
-    transforms = {modality: run.transform(modality)}
-    pipeline = Pipeline(source, transforms, run.batch_size, max_bad_share=run.config.data.max_bad_share)
-    rows, masks = [], []
-    for batch in pipeline.eval_batches():
-        rows.append(np.asarray(run.embed(batch.streams)[modality]))
-        masks.append(batch.mask)
-    records = np.flatnonzero(np.concatenate(masks))
-    labels = [_label(source.read(int(record))[LABEL], source, int(record)) for record in records]
-    return np.concatenate(rows)[records], np.array(labels)
-
-
-def _label(value: Any, source: Source, record: int) -> str:
-    """Returns a label as text, of a value or a list of one."""
-    values = np.asarray(value).reshape(-1)
-    if not len(values) or values[0] is None or not str(values[0]).strip():
-        raise UserError(f"{source.label(record)} has no {LABEL!r}; every record needs one to be classified.")
-    return str(values[0]).strip()
+def _classes(source: Source) -> list[str]:
+    classes = classes_of(source, LABEL)
+    if not classes:
+        raise UserError(f"{source.name}: no record has a {LABEL!r}; every record needs one to be classified.")
+    return classes

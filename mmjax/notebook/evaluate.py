@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import fiddle as fdl
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch
-from mmjax.data.captions import CaptionView
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
 from mmjax.data.spec import open_spec
 from mmjax.evaluation.evaluator import RetrievalEvaluator
-from mmjax.notebook.classify import LABEL, probes, zero_shot
+from mmjax.notebook.classify import LABEL, probe, zero_shot
 from mmjax.notebook.run_folder import setting
+from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Evaluation
-from mmjax.training.sharding import check_batch
 
 if TYPE_CHECKING:
     from mmjax.notebook.loaded import LoadedModel
@@ -37,13 +37,7 @@ def evaluate_own(run: LoadedModel) -> dict[str, float]:
     evaluations = own_evaluations(run)
     if not evaluations:
         raise UserError(f"{run.directory}: the run's config has no evaluations; name data with --data SPEC.")
-    metrics = {}
-    for name, evaluation in evaluations.items():
-        check_batch(evaluation.batch_size, run.mesh)
-        batches = batches_of(run, evaluation.source, tuple(run.transforms), evaluation.batch_size)
-        found = evaluation.evaluator(lambda batch: run.embed(batch.streams), batches)
-        metrics |= {f"{name}/{key}": value for key, value in found.items()}
-    return metrics
+    return _evaluated(run, evaluations)
 
 
 def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> dict[str, float]:
@@ -56,7 +50,7 @@ def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> d
       train_data: as data, with labels; what the linear probe and k-NN learn from.
 
     Returns:
-      'retrieval/...', 'zeroshot/...', 'linear/...' and 'knn/...' -> value; see mmjax.evaluation.
+      'retrieval/...', 'zeroshot/...', 'probe/linear/...' and 'probe/knn/...' -> value; see mmjax.evaluation.
 
     Raises:
       UserError: data cannot be opened, or has neither captions nor labels.
@@ -68,14 +62,27 @@ def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> d
     if not any(has.values()) or (train_data and not has[LABEL]):
         needed = repr(LABEL) if train_data else f"{queries.column!r} (for retrieval) or {LABEL!r} (for classification)"
         raise UserError(f"--data {data!r}: there is no column {needed}. Its columns are {', '.join(source.columns)}.")
-    metrics: dict[str, dict[str, float]] = {}
+    evaluations: dict[str, Evaluation] = {}
     if has[queries.column]:
-        metrics["retrieval"] = _retrieval(run, source, evaluator)
+        evaluations["retrieval"] = Evaluation(source, evaluator, run.batch_size)
     if has[LABEL]:
-        metrics |= zero_shot(run, source, evaluator.gallery, evaluator.queries)
+        evaluations |= zero_shot(source, evaluator.gallery, evaluator.queries, run.batch_size)
     if train_data:
-        metrics |= probes(run, source, open_spec(train_data, [gallery.column, LABEL]), evaluator.gallery)
-    return {f"{name}/{key}": value for name, found in metrics.items() for key, value in found.items()}
+        train = open_spec(train_data, [gallery.column, LABEL])
+        evaluations |= probe(source, train, evaluator.gallery, run.batch_size)
+    if not evaluations:
+        raise UserError(
+            f"--data {data!r}: its labels are numbers, which no prompt can name; name data to learn them from with "
+            "--train-data SPEC."
+        )
+    return _evaluated(run, evaluations)
+
+
+def _evaluated(run: LoadedModel, evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
+    """Returns 'evaluation/metric' -> value."""
+    pipeline = functools.partial(Pipeline, max_bad_share=run.config.data.max_bad_share)
+    bound = bind(evaluations, run.transforms, pipeline, run.mesh)
+    return evaluate(bound, lambda batch: run.embed(batch.streams))
 
 
 def _retrieval_evaluator(run: LoadedModel) -> Any:
@@ -85,16 +92,6 @@ def _retrieval_evaluator(run: LoadedModel) -> Any:
         if isinstance(evaluator, RetrievalEvaluator):
             return evaluator
     return RetrievalEvaluator()
-
-
-def _retrieval(run: LoadedModel, source: Source, evaluator: RetrievalEvaluator) -> dict[str, float]:
-    """Returns the metrics of retrieval with every caption of every record."""
-    captions = CaptionView(source, run.transform(evaluator.queries))
-    return evaluator(
-        lambda batch: run.embed(batch.streams),
-        batches_of(run, source, [evaluator.gallery], run.batch_size),
-        captions=batches_of(run, captions, [evaluator.queries], run.batch_size),
-    )
 
 
 def batches_of(run: LoadedModel, source: Source, names: Sequence[str], batch_size: int) -> Iterable[Batch]:

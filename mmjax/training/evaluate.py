@@ -1,42 +1,151 @@
-"""Run a set of evaluations with given parameters: during training and alone."""
+"""Runs the evaluations of a config: during training with its parameters, alone with those of a checkpoint.
+
+An evaluator is given what its `needs` name; `MAKERS` says how each such thing is made, for any evaluator.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import jax
+import numpy as np
+from jax.sharding import Mesh
 
+from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Batch
+from mmjax.data.captions import CaptionView, Texts
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.source import Source
+from mmjax.data.transform import Transform
+from mmjax.evaluation.evaluator import Embed, collect
 from mmjax.training.experiment import Evaluation
 from mmjax.training.sharding import check_batch, global_batch, local_rows
-from mmjax.training.trainer import Trainer
 
 
-def evaluate(trainer: Trainer, params: Any, evaluations: Mapping[str, Evaluation], data: Pipeline) -> dict[str, float]:
-    """Returns 'evaluation/metric' -> value of every evaluation, over all hosts.
+def bind(
+    evaluations: Mapping[str, Evaluation],
+    transforms: Mapping[str, Transform],
+    pipeline: Callable[..., Pipeline],
+    mesh: Mesh,
+) -> dict[str, BoundEvaluation]:
+    """Binds evaluations to a run; see BoundEvaluation. What can be wrong with them is found here."""
+    return {name: BoundEvaluation(name, each, transforms, pipeline, mesh) for name, each in evaluations.items()}
 
-    Args:
-      trainer: whose `embed` is used.
-      params: to evaluate.
-      evaluations: name -> Evaluation.
-      data: the training pipeline, for its preprocessing.
+
+def evaluate(evaluations: Mapping[str, BoundEvaluation], embed: Embed) -> dict[str, float]:
+    """Returns 'evaluation/metric' -> value of every evaluation, over all hosts; embed gets global batches."""
+    found = {name: evaluation(embed) for name, evaluation in evaluations.items()}
+    return {f"{name}/{key}": value for name, metrics in found.items() for key, value in metrics.items()}
+
+
+@dataclasses.dataclass(eq=False)
+class BoundEvaluation:
+    """An evaluation with the preprocessing and the mesh of a run, ready to be called with `embed`.
+
+    Attributes:
+      name: in the config.
+      evaluation: what is evaluated.
+      transforms: modality -> Transform of the run.
+      pipeline: makes a Pipeline of the keywords source, transforms, targets and batch_size.
+      mesh: that batches are cut over.
 
     Raises:
-      UserError: an evaluation batch that the mesh does not divide, or data that does not fit.
+      UserError: the mesh does not divide the batch, a source lacks a column, or the evaluator needs what is not there.
     """
-    metrics = {}
-    for name, evaluation in evaluations.items():
-        check_batch(evaluation.batch_size, trainer.mesh)
-        pipeline = dataclasses.replace(data, source=evaluation.source, batch_size=evaluation.batch_size, bad_log=None)
-        rows = local_rows(evaluation.batch_size, trainer.mesh)
 
-        def embed(batch: Batch) -> dict[str, jax.Array]:
-            return trainer.embed(params, batch)
+    name: str
+    evaluation: Evaluation
+    transforms: Mapping[str, Transform]
+    pipeline: Callable[..., Pipeline]
+    mesh: Mesh
 
-        batches = (global_batch(b, evaluation.batch_size, trainer.mesh) for b in pipeline.eval_batches(rows=rows))
-        found = evaluation.evaluator(embed, batches)
-        metrics |= {f"{name}/{key}": value for key, value in found.items()}
-    return metrics
+    def __post_init__(self) -> None:
+        evaluator = self.evaluation.evaluator
+        self.modalities: tuple[str, ...] = tuple(getattr(evaluator, "modalities", self.transforms))
+        self.needs: Mapping[str, str] = getattr(evaluator, "needs", {})
+        check_batch(self.evaluation.batch_size, self.mesh)
+        for need, modality in self.needs.items():
+            self._transform(modality)
+            if need not in MAKERS:
+                raise UserError(
+                    f"evaluation {self.name!r}: {type(evaluator).__name__} needs {need!r}, which nothing makes."
+                    f"{nearest(need, MAKERS)} There are {listed(MAKERS)}."
+                )
+        if "train_batches" in self.needs and self.evaluation.train_source is None:
+            raise UserError(
+                f"evaluation {self.name!r}: {type(evaluator).__name__} learns from data of its own; name it in "
+                "Evaluation.train_source."
+            )
+        for source in (self.evaluation.source, self.evaluation.train_source):
+            if source is not None:
+                self._pipeline(source, self.modalities)
+
+    def __call__(self, embed: Embed) -> dict[str, float]:
+        """Returns metric -> value over all hosts."""
+        made = {need: MAKERS[need](self, embed, modality) for need, modality in self.needs.items()}
+        extra = {need: value for need, value in made.items() if value is not None}
+        apart = self.needs["captions"] if "captions" in extra else None
+        names = [name for name in self.modalities if name != apart]
+        return self.evaluation.evaluator(embed, self.batches(self.evaluation.source, names), **extra)
+
+    def batches(self, source: Source, names: Iterable[str]) -> Iterable[Batch]:
+        """Returns every record of source once, in the modalities `names` and with the targets, as global arrays."""
+        return self._global(self._pipeline(source, names))
+
+    def captions(self, embed: Embed, modality: str) -> Iterable[Batch] | None:
+        """Returns batches of every caption; None where no record has several, or the modality holds no captions."""
+        if not hasattr(self.transforms[modality], "captions") or not self._captions.several:
+            return None
+        return self._global(self._pipeline(self._captions, [modality], targets={}))
+
+    def encode_text(self, embed: Embed, modality: str) -> Callable[[Sequence[str]], np.ndarray]:
+        """Returns a function from n texts to their embeddings [n, E] float32, the same on every host."""
+
+        def encode(texts: Sequence[str]) -> np.ndarray:
+            pipeline = self._pipeline(Texts(texts, self._transform(modality).column), [modality], targets={})
+            found = collect(embed, self._global(pipeline), [modality])[modality]
+            if len(found.group) < len(texts):
+                raise UserError(f"evaluation {self.name!r}: not every text can be encoded. {pipeline.bad.sentence()}")
+            return found.values[np.argsort(found.group)]
+
+        return encode
+
+    def train_batches(self, embed: Embed, modality: str) -> Iterable[Batch]:
+        """Returns batches of one modality of the data that is learned from."""
+        return self.batches(self.evaluation.train_source, [modality])
+
+    @functools.cached_property
+    def _captions(self) -> CaptionView:
+        """Made once, as it reads every record."""
+        return CaptionView(self.evaluation.source, self._transform(self.needs["captions"]))
+
+    def _pipeline(self, source: Source, names: Iterable[str], targets: Mapping[str, Any] | None = None) -> Pipeline:
+        return self.pipeline(
+            source=source,
+            transforms={name: self._transform(name) for name in names},
+            targets=self.evaluation.targets if targets is None else targets,
+            batch_size=self.evaluation.batch_size,
+        )
+
+    def _global(self, pipeline: Pipeline) -> Iterable[Batch]:
+        size = pipeline.batch_size
+        batches = pipeline.eval_batches(rows=local_rows(size, self.mesh))
+        return (global_batch(batch, size, self.mesh) for batch in batches)
+
+    def _transform(self, modality: str) -> Transform:
+        if modality not in self.transforms:
+            raise UserError(
+                f"evaluation {self.name!r}: the run has no modality {modality!r}.{nearest(modality, self.transforms)} "
+                f"It has {listed(self.transforms)}."
+            )
+        return self.transforms[modality]
+
+
+MAKERS: Mapping[str, Callable[[BoundEvaluation, Embed, str], Any]] = {
+    "captions": BoundEvaluation.captions,
+    "encode_text": BoundEvaluation.encode_text,
+    "train_batches": BoundEvaluation.train_batches,
+}
+"""What an evaluator can need: keyword -> (evaluation, embed, modality) -> its value; None leaves it out of the call."""

@@ -14,6 +14,7 @@ from mmjax.core.mesh import MeshShape
 from mmjax.core.precision import compute_dtype
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
+from mmjax.data.targets import Target
 from mmjax.tasks.task import Task
 from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.optimizer import Optimizer
@@ -28,11 +29,15 @@ class Evaluation:
       source: the records.
       evaluator: see evaluation.evaluator.
       batch_size: of its batches.
+      train_source: records that the evaluator learns from (a probe); with the columns of source.
+      targets: name -> Target, what the evaluator judges by (the labels of a classification).
     """
 
     source: Source
     evaluator: Any
     batch_size: int = 128
+    train_source: Source | None = None
+    targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

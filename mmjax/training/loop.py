@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import time
@@ -18,7 +20,7 @@ from mmjax.data.pipeline import Pipeline
 from mmjax.data.spec import describe
 from mmjax.training import prepare
 from mmjax.training.checkpoint import Checkpoints
-from mmjax.training.evaluate import evaluate
+from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Experiment, build
 from mmjax.training.initialise import initial_state
 from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
@@ -74,6 +76,8 @@ class Run:
         every = experiment.evaluate_every
         self.evaluate_every = max(1, trainer.to_steps(every)) if every is not None else trainer.total_steps
         self.meter, self.delayed = Meter(data.batch_size), Delayed()
+        pipeline = functools.partial(dataclasses.replace, data, bad_log=None)
+        self.evaluations = bind(experiment.evaluations, data.transforms, pipeline, trainer.mesh)
 
     def train(self, state: TrainState) -> dict[str, float]:
         """Takes the steps that remain; returns the last evaluation's metrics."""
@@ -110,9 +114,11 @@ class Run:
         return results
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        if not self.experiment.evaluations:
+        if not self.evaluations:
             return {}
-        results = evaluate(self.trainer, state.eval_params, self.experiment.evaluations, self.data)
+        results = evaluate(
+            self.evaluations, lambda batch: self.trainer.embed(state.eval_params, batch.replace(targets={}))
+        )
         self.writer.write(step, results)
         return results
 

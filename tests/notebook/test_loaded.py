@@ -223,8 +223,8 @@ def test_evaluate_on_other_data_counts_every_caption(run, tmp_path, records):
     scores = both @ run.encode_image([tmp_path / row["image"] for row in rows]).T  # [24, 12]
     own = scores[np.arange(24), np.repeat(np.arange(12), 2)]
     assert found["retrieval/text_to_image/recall_at_1"] == pytest.approx(np.mean(own >= scores.max(axis=1) - 1e-7))
-    assert 0 <= found["zeroshot/top_1"] <= 1 and found["knn/top_1"] <= 1
-    assert found["linear/top_1"] > 0.5
+    assert 0 <= found["zeroshot/top_1"] <= 1 and found["probe/knn/top_1"] <= 1
+    assert found["probe/linear/top_1"] > 0.5
 
 
 def test_data_without_captions_or_labels_is_said(run, tmp_path, records):
