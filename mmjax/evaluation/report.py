@@ -13,7 +13,7 @@ from rich.table import Table
 
 
 def results_table(metrics: Mapping[str, float], title: str = "Results") -> Table:
-    """Lays metrics out as a table.
+    """Lays metrics out as a table; as one for each evaluation, below each other, where an evaluation has several rows.
 
     `image_to_text/recall_at_1` is row 'image → text', column 'R@1'; `mean_recall_at_1` is row 'mean', column 'R@1'; a
     metric with neither a '/' nor 'mean_' is in a row without a name. A prefix that all names share is left out.
@@ -25,14 +25,28 @@ def results_table(metrics: Mapping[str, float], title: str = "Results") -> Table
     Returns:
       A rich Table; print it with rich, or see `results_text`.
     """
-    cells: dict[str, dict[str, float]] = {}
     metrics = _without_shared_prefix(metrics)
+    if not any(name.count("/") > 1 for name in metrics):
+        return _table(metrics, title)
+    parts: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        evaluation, _, rest = name.partition("/") if "/" in name else ("", "", name)
+        parts.setdefault(evaluation, {})[rest] = value
+    tables = Table.grid()
+    for evaluation, found in parts.items():
+        tables.add_row(_table(found, title=None if tables.row_count else title, corner=evaluation))
+    return tables
+
+
+def _table(metrics: Mapping[str, float], title: str | None, corner: str = "") -> Table:
+    """Lays metrics out as one table, with `corner` at its top left."""
+    cells: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         row, column = _place(name, metrics)
         cells.setdefault(row, {})[column] = value
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("", no_wrap=True)
+    table.add_column(corner, no_wrap=True)
     for column in columns:
         table.add_column(_column_title(column), justify="right")
     for row, values in cells.items():

@@ -41,3 +41,18 @@ def test_the_table_is_a_rich_table_with_a_row_each():
     table = results_table(RETRIEVAL)
     assert table.row_count == 3 and len(table.columns) == 3
     assert results_table({}).row_count == 0
+
+
+def test_several_evaluations_are_a_table_each_within_80_columns():
+    metrics = {f"retrieval/{name}": value for name, value in RETRIEVAL.items()}
+    metrics |= {"zeroshot/top_1": 0.5, "zeroshot/top_5": 0.9, "zeroshot/mean_per_class": 0.49}
+    metrics |= {"probe/linear/top_1": 0.7, "probe/linear/validation_top_1": 0.72, "probe/knn/top_1": 0.6, "loss": 1.5}
+    lines = results_text(metrics, title="run", width=80).splitlines()
+    rows = [[cell.strip() for cell in line.split("   ") if cell.strip()] for line in lines if line.strip()]
+    assert rows[0] == ["run"] and max(map(len, lines)) <= 80
+    for row in (
+        *(["retrieval", "R@1", "median rank"], ["image → text", "61.6 %", "1.0"], ["mean", "60.8 %"]),
+        *(["zeroshot", "top-1", "top-5", "mean per class"], ["50.0 %", "90.0 %", "49.0 %"]),
+        *(["probe", "top-1", "validation top-1"], ["linear", "70.0 %", "72.0 %"], ["knn", "60.0 %"], ["1.5"]),
+    ):
+        assert row in rows, row
