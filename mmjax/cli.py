@@ -33,9 +33,17 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="evaluate a run")
     evaluate.add_argument("--run", required=True, help="workdir of the run")
     evaluate.add_argument("--data", metavar="SPEC", help="evaluate on this instead of the run's own held-out data")
-    evaluate.add_argument("--step", type=int, help="checkpoint to evaluate (default: the newest)")
+    evaluate.add_argument("--train-data", metavar="SPEC", help="labelled data that linear probe and k-NN learn from")
+    evaluate.add_argument("--step", type=_step, help="checkpoint to evaluate: a number or 'best' (default: the newest)")
     evaluate.add_argument("--allow-import", action="append", default=[], metavar="PACKAGE", help="see core.config")
     return main
+
+
+def _step(text: str) -> int | str:
+    """Returns the number of a checkpoint, or 'best'."""
+    if text != "best" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'best'")
+    return text if text == "best" else int(text)
 
 
 def main(arguments: list[str]) -> int:
@@ -147,7 +155,9 @@ def evaluate(options: argparse.Namespace) -> int:
     from mmjax.evaluation.report import results_table
     from mmjax.notebook.loaded import load
 
+    if options.train_data and not options.data:
+        raise UserError("--train-data needs --data: the labelled data that is judged on what is learned.")
     run = load(options.run, step=options.step, allow=options.allow_import)
-    metrics = run.evaluate(options.data)
+    metrics = run.evaluate(options.data, options.train_data)
     Console().print(results_table(metrics, title=f"{options.run}, step {run.step}"))
     return 0

@@ -1,0 +1,42 @@
+"""The command line's evaluate: what it hands on, and mistakes as one sentence."""
+
+import types
+
+import pytest
+
+from mmjax import cli
+from mmjax.notebook import loaded
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every call of load and of its model's evaluate: name -> arguments."""
+    found = {}
+
+    def evaluate(*data):
+        found["evaluate"] = data
+        return {"probe/knn/top_1": 0.5}
+
+    def load(directory, **options):
+        found["load"] = (directory, options)
+        return types.SimpleNamespace(step=7, evaluate=evaluate)
+
+    monkeypatch.setattr(loaded, "load", load)
+    monkeypatch.setattr(cli, "_quiet_and_cached", lambda: None)  # it sets JAX up for the whole process
+    return found
+
+
+@pytest.mark.parametrize(("words", "step"), [(["--step", "12"], 12), (["--step", "best"], "best"), ([], None)])
+def test_evaluate_hands_on_step_and_data(calls, capsys, words, step):
+    assert cli.main(["evaluate", "--run", "runs/x", "--data", "a.csv", "--train-data", "b.csv", *words]) == 0
+    assert calls == {"load": ("runs/x", {"step": step, "allow": []}), "evaluate": ("a.csv", "b.csv")}
+    output = capsys.readouterr().out
+    assert "runs/x, step 7" in output and "50.0 %" in output
+
+
+def test_evaluate_mistakes_are_sentences(calls, capsys):
+    assert cli.main(["evaluate", "--run", "runs/x", "--train-data", "b.csv"]) == 2 and not calls
+    assert "mmjax: --train-data needs --data" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--run", "runs/x", "--step", "bets"])
+    assert "'bets' is neither a number nor 'best'" in capsys.readouterr().err
