@@ -20,7 +20,7 @@ from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Evaluation
 
 if TYPE_CHECKING:
-    from mmjax.notebook.loaded import LoadedModel
+    from mmjax.notebook.loaded_model import LoadedModel
 
 
 def own_evaluations(run: LoadedModel) -> dict[str, Evaluation]:

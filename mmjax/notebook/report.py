@@ -16,7 +16,8 @@ from mmjax.data.source import Source
 from mmjax.data.transform import Transform
 from mmjax.evaluation.retrieval import top_k
 from mmjax.notebook.evaluate import batches_of, own_evaluations
-from mmjax.notebook.loaded import LoadedModel, load
+from mmjax.notebook.loaded import load
+from mmjax.notebook.loaded_model import LoadedModel
 from mmjax.notebook.plots import retrieval_picture
 from mmjax.training.experiment import Evaluation
 
