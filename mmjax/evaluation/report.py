@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def results_table(metrics: Mapping[str, float], title: str = "Results") -> Table:
@@ -23,29 +24,29 @@ def results_table(metrics: Mapping[str, float], title: str = "Results") -> Table
       title: above the table.
 
     Returns:
-      A rich Table; print it with rich, or see `results_text`.
+      A rich Table of the title and the tables; print it with rich, or see `results_text`.
     """
     metrics = _without_shared_prefix(metrics)
-    if not any(name.count("/") > 1 for name in metrics):
-        return _table(metrics, title)
+    several = any(name.count("/") > 1 for name in metrics)
     parts: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        evaluation, _, rest = name.partition("/") if "/" in name else ("", "", name)
+        evaluation, _, rest = name.partition("/") if several and "/" in name else ("", "", name)
         parts.setdefault(evaluation, {})[rest] = value
     tables = Table.grid()
+    tables.add_row(Text(title, style="table.title", overflow="fold"))  # a Table would cut it at its own width
     for evaluation, found in parts.items():
-        tables.add_row(_table(found, title=None if tables.row_count else title, corner=evaluation))
+        tables.add_row(_table(found, corner=evaluation))
     return tables
 
 
-def _table(metrics: Mapping[str, float], title: str | None, corner: str = "") -> Table:
+def _table(metrics: Mapping[str, float], corner: str) -> Table:
     """Lays metrics out as one table, with `corner` at its top left."""
     cells: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         row, column = _place(name, metrics)
         cells.setdefault(row, {})[column] = value
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column(corner, no_wrap=True)
     for column in columns:
         table.add_column(_column_title(column), justify="right")

@@ -37,10 +37,11 @@ def test_other_metrics_keep_their_names():
         assert cell in text
 
 
-def test_the_table_is_a_rich_table_with_a_row_each():
-    table = results_table(RETRIEVAL)
-    assert table.row_count == 3 and len(table.columns) == 3
-    assert results_table({}).row_count == 0
+def test_a_long_title_is_whole_and_a_notebook_shows_the_table():
+    title = f"runs/{'long' * 30}, step 7"
+    assert title in results_text(RETRIEVAL, title, width=80).replace("\n", "")
+    assert "text/html" in results_table(RETRIEVAL)._repr_mimebundle_((), ())
+    assert results_text({}) == "Results"
 
 
 def test_several_evaluations_are_a_table_each_within_80_columns():
