@@ -128,7 +128,6 @@ class Run:
             return
         done, values = ready
         values |= self.meter.read()
-        values["learning_rate"] = float(self.trainer.learning_rate(done - 1))
         values |= {f"bad_records/{kind}": count for kind, count in self.data.bad.counts().items()}
         self.writer.write(done, values)
         self.progress.update(done, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ def train_step(
     apply: Apply,
     task: Task,
     optimizer: optax.GradientTransformation,
+    learning_rate: Callable[[Array], Array],
     trainable: Any,
     seed: int,
     micro_batches: int = 1,
@@ -35,6 +37,7 @@ def train_step(
       apply: apply(params, streams, rng) -> Outputs.
       task: what is optimised.
       optimizer: optax transformation over params.
+      learning_rate: step -> learning rate, to be logged.
       trainable: tree of bool like params; no gradient is computed for False leaves.
       seed: the noise of step s is drawn from fold_in(seed, s), example by example.
       micro_batches: see grad_cache.
@@ -60,5 +63,6 @@ def train_step(
     )
     skipped = state.skipped + jnp.where(good, 0, 1)
     in_row = jnp.where(good, 0, state.skipped_in_row + 1)
-    metrics = {"loss": loss, "grad_norm": grad_norm, "skipped": skipped, "skipped_in_row": in_row}
-    return TrainState(state.step + 1, params, opt_state, ema, skipped, in_row), metrics | task_loss.metrics
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate(state.step)}
+    metrics |= {"skipped": skipped, "skipped_in_row": in_row, **task_loss.metrics}
+    return TrainState(state.step + 1, params, opt_state, ema, skipped, in_row), metrics

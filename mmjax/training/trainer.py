@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -31,7 +30,6 @@ class Trainer:
       mesh: of devices; call the functions under jax.set_mesh(mesh).
       total_steps: of the run.
       to_steps: duration -> steps.
-      learning_rate: step -> learning rate.
       abstract: TrainState of jax.ShapeDtypeStruct with shardings.
       init: () -> TrainState, fresh, each leaf made where it lives.
       from_params: params -> TrainState at step 0.
@@ -42,7 +40,6 @@ class Trainer:
     mesh: Mesh
     total_steps: int
     to_steps: Callable[[str | int], int]
-    learning_rate: Callable[[Any], jax.Array]
     abstract: TrainState
     init: Callable[[], TrainState]
     from_params: Callable[[Any], TrainState]
@@ -80,11 +77,25 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
         mesh=mesh,
         total_steps=total,
         to_steps=to_steps,
-        learning_rate=learning_rate,
         abstract=abstract,
         init=jax.jit(lambda: make_state(init_params()), out_shardings=shardings),
         from_params=jax.jit(make_state, out_shardings=shardings),
-        step=_jit_step(experiment, apply, optimizer, trainable, shardings, mesh),
+        step=jax.jit(
+            functools.partial(
+                train_step,
+                apply=apply,
+                task=experiment.task,
+                optimizer=optimizer,
+                learning_rate=learning_rate,
+                trainable=trainable,
+                seed=experiment.seed,
+                micro_batches=experiment.micro_batches,
+                ema_decay=experiment.optimizer.ema,
+            ),
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(shardings, NamedSharding(mesh, P())),
+            donate_argnums=0,
+        ),
         embed=jax.jit(
             lambda params, batch: apply(params, batch.streams, None).embeddings, out_shardings=batch_sharding(mesh)
         ),
@@ -94,29 +105,3 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
 def apply_of(model: Any) -> Apply:
     """Returns apply(params, streams, rng) -> Outputs of a flax module."""
     return lambda params, streams, rng: model.apply({"params": params}, streams, rng)
-
-
-def _jit_step(
-    experiment: Experiment,
-    apply: Apply,
-    optimizer: optax.GradientTransformation,
-    trainable: Any,
-    shardings: Any,
-    mesh: Mesh,
-) -> Callable[[TrainState, Batch], Any]:
-    step = functools.partial(
-        train_step,
-        apply=apply,
-        task=experiment.task,
-        optimizer=optimizer,
-        trainable=trainable,
-        seed=experiment.seed,
-        micro_batches=experiment.micro_batches,
-        ema_decay=experiment.optimizer.ema,
-    )
-    return jax.jit(
-        step,
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, NamedSharding(mesh, P())),
-        donate_argnums=0,
-    )

@@ -40,6 +40,7 @@ def make(optimizer: Optimizer):
     trainable = optimizer.trainable(PARAMS)
     state = create(PARAMS, tx, trainable if optimizer.ema else None)
     settings = {"apply": apply, "task": Square(), "optimizer": tx, "trainable": trainable, "seed": 0}
+    settings["learning_rate"] = lambda step: 0.1 + step
     return state, jax.jit(functools.partial(train_step, **settings, ema_decay=optimizer.ema))
 
 
@@ -50,6 +51,7 @@ def test_one_update_is_the_gradient_by_hand():
     state, step = make(Optimizer(**SGD))
     state, metrics = step(state, batch([[1.0, 0.0], [5.0, 5.0]], (True, False)))
     assert float(metrics["loss"]) == 16 and float(metrics["largest"]) == 18
+    assert float(metrics["learning_rate"]) == pytest.approx(0.1)
     np.testing.assert_allclose(state.params["used"]["kernel"], [1 - 0.1 * 8, 2.0], rtol=1e-6)
     np.testing.assert_allclose(state.params["kept"]["kernel"], [3 - 0.1 * 8], rtol=1e-6)
     assert int(state.step) == 1
