@@ -10,6 +10,7 @@ to 20 (batch 32,768, 32 epochs, AdamW, weight decay 0.2, 2,000 warm-up steps, co
 import fiddle as fdl
 import flax.linen as nn
 
+from mmjax.core.errors import one_of
 from mmjax.data.image import ImageTransform
 from mmjax.data.openmoji import OpenMojiSource
 from mmjax.data.pipeline import Pipeline
@@ -38,6 +39,7 @@ RECIPES = {  # image size name -> (shared width = text width, peak learning rate
 def get_config(variant: str = "B/32") -> fdl.Config:
     """Returns the experiment for a ViT size of RECIPES, or 'smoke' (tiny, on OpenMoji)."""
     smoke = variant == "smoke"
+    one_of(variant, [*RECIPES, "smoke"], "configs/clip.py")
     embed_dim, learning_rate = (64, 1e-3) if smoke else RECIPES[variant]
     image_sizes = {"patch_size": 16, "width": 64, "depth": 2, "num_heads": 2, "mlp_dim": 256}
     image_sizes = image_sizes if smoke else vit_sizes(variant)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from mmjax.core.errors import listed, nearest
+from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Outputs, Stream
 from mmjax.layers.dropout import fold
 
@@ -20,7 +20,7 @@ class MultimodalModel(nn.Module):
       fusion: module called as fusion({modality: Tokens}, rng) -> Outputs.
 
     Raises:
-      ValueError: a stream without an encoder.
+      UserError: a stream without an encoder.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -30,7 +30,7 @@ class MultimodalModel(nn.Module):
         """Maps streams (any subset of the encoders' modalities) to Outputs; rng [B] keys, or None for no noise."""
         for name in streams:
             if name not in self.encoders:
-                raise ValueError(
+                raise UserError(
                     f"the batch has a stream {name!r} but the model has no encoder for it."
                     f"{nearest(name, self.encoders)} Its encoders are: {listed(self.encoders)}."
                 )

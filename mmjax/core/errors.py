@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in a config, a command or the data: shown to the user as its message alone, without a traceback."""
 
 
@@ -14,6 +14,13 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Returns ' Did you mean ...?' with the closest valid name, or '' where none is close."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def one_of(value: str, valid: Iterable[str], what: str) -> None:
+    """Raises UserError where value is none of the valid names; `what` says whose value it is."""
+    valid = list(valid)
+    if value not in valid:
+        raise UserError(f"{what}: {value!r} is unknown.{nearest(value, valid)} Expected one of: {listed(valid, 40)}.")
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

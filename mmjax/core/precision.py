@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import one_of
 
 DTYPES = {"bfloat16": jnp.bfloat16, "float32": jnp.float32}
 
@@ -18,8 +18,7 @@ def compute_dtype(precision: str, backend: str | None = None) -> jnp.dtype:
     Raises:
       UserError: an unknown precision.
     """
+    one_of(precision, ("auto", *DTYPES), "precision")
     if precision == "auto":
         precision = "float32" if (backend or jax.default_backend()) == "cpu" else "bfloat16"
-    if precision not in DTYPES:
-        raise UserError(f"precision: {precision!r} is unknown; expected auto, bfloat16 or float32.")
     return jnp.dtype(DTYPES[precision])

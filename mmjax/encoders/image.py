@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import nearest
+from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
@@ -33,14 +33,12 @@ def vit_sizes(variant: str) -> dict[str, int]:
     """Returns the sizes of a variant such as 'B/16' (name / patch_size), as keyword arguments of ImageEncoder.
 
     Raises:
-      ValueError: an unknown variant.
+      UserError: an unknown variant.
     """
     name, _, patch_size = variant.partition("/")
-    if name not in VIT_SIZES or not patch_size.isdigit():
-        raise ValueError(
-            f"ViT variant {variant!r} is unknown.{nearest(name, VIT_SIZES)} "
-            f"Expected NAME/PATCH with NAME one of {', '.join(VIT_SIZES)}, as in 'B/16'."
-        )
+    one_of(name, VIT_SIZES, f"ViT variant {variant!r}")
+    if not patch_size.isdigit():
+        raise UserError(f"ViT variant {variant!r}: expected NAME/PATCH with the patch size in pixels, as in 'B/16'.")
     return {**VIT_SIZES[name], "patch_size": int(patch_size)}
 
 
@@ -58,7 +56,7 @@ class ImageEncoder(nn.Module):
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
 
     Raises:
-      ValueError: values that are not [B, H, W, 3], or sides that patch_size does not divide.
+      UserError: values that are not [B, H, W, 3], or sides that patch_size does not divide.
     """
 
     patch_size: int
@@ -105,18 +103,17 @@ class ImageEncoder(nn.Module):
 
     def _normalise(self, pixels: jax.Array) -> jax.Array:
         if pixels.ndim != 4 or pixels.shape[-1] != 3:
-            raise ValueError(f"image: expected values [batch, height, width, 3], got {tuple(pixels.shape)}.")
+            raise UserError(f"image: expected values [batch, height, width, 3], got {tuple(pixels.shape)}.")
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         return ((pixels.astype(jnp.float32) / 255.0 - mean) / std).astype(self.dtype)
 
     def _embed(self, images: jax.Array) -> jax.Array:
         patches = PatchEmbedding(self.patch_size, self.width, self.patch_bias, self.dtype, name="patches")
         x = patches(images)  # [B, N, D]
+        one_of(self.posemb, ("learned", "sincos2d"), "posemb")
         if self.posemb == "sincos2d":
             rows, columns = images.shape[1] // self.patch_size, images.shape[2] // self.patch_size
             x = x + jnp.asarray(sincos_2d(rows, columns, self.width), self.dtype)
-        elif self.posemb != "learned":
-            raise ValueError(f"posemb: {self.posemb!r} is unknown; expected 'learned' or 'sincos2d'.")
         if self.pool == "first":
             token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
             token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
@@ -29,7 +30,7 @@ class TextEncoder(nn.Module):
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
 
     Raises:
-      ValueError: values that are not [B, N].
+      UserError: values that are not [B, N].
     """
 
     vocab_size: int
@@ -51,7 +52,7 @@ class TextEncoder(nn.Module):
     @nn.compact
     def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
         if stream.values.ndim != 2:
-            raise ValueError(f"text: expected values [batch, tokens], got {tuple(stream.values.shape)}.")
+            raise UserError(f"text: expected values [batch, tokens], got {tuple(stream.values.shape)}.")
         x = constrain_batch(dropout(self._embed(stream.values), self.dropout, fold(rng, 0)))  # [B, N, D]
         visible = stream.mask if self.mask_padding else None
         x = Transformer(
@@ -74,8 +75,7 @@ class TextEncoder(nn.Module):
     def _embed(self, ids: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02)
         x = nn.Embed(self.vocab_size, self.width, embedding_init=init, dtype=self.dtype, name="vocabulary")(ids)
-        if self.posemb not in ("learned", "rotary"):
-            raise ValueError(f"posemb: {self.posemb!r} is unknown; expected 'learned' or 'rotary'.")
+        one_of(self.posemb, ("learned", "rotary"), "posemb")
         return LearnedPositions(0.01, name="positions")(x) if self.posemb == "learned" else x  # [B, N, D]
 
     def _pool(self, x: jax.Array, mask: jax.Array) -> jax.Array | None:

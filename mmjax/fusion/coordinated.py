@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError
 from mmjax.core.types import Outputs, Tokens
 
 
@@ -22,7 +23,7 @@ class Coordinated(nn.Module):
       init_logit_bias: initial bias added to the logits (SigLIP: -10), or None for no bias.
 
     Raises:
-      ValueError: a modality whose encoder gives no pooled vector.
+      UserError: a modality whose encoder gives no pooled vector.
 
     References:
       Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, section 2.3;
@@ -40,7 +41,7 @@ class Coordinated(nn.Module):
 
     def _embed(self, name: str, pooled: jax.Array | None) -> jax.Array:
         if pooled is None:
-            raise ValueError(f"Coordinated: the encoder of {name!r} gives no pooled vector; set its `pool`.")
+            raise UserError(f"Coordinated: the encoder of {name!r} gives no pooled vector; set its `pool`.")
         if name in self.projections:
             pooled = self.projections[name](pooled)  # [B, E]
         return unit_vectors(pooled)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import one_of
 from mmjax.core.mesh import BATCH_AXES, constrain
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -28,6 +29,9 @@ class Mlp(nn.Module):
       activation: a key of ACTIVATIONS.
       remat_activation: recompute the activation in the backward pass instead of keeping it.
       dtype: compute dtype.
+
+    Raises:
+      UserError: an unknown activation.
     """
 
     hidden: int
@@ -38,6 +42,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(1e-6)}
+        one_of(self.activation, ACTIVATIONS, "activation")
         activation = ACTIVATIONS[self.activation]
         if self.remat_activation:
             activation = jax.checkpoint(activation)

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError
+
 
 class PatchEmbedding(nn.Module):
     """[B, H, W, C] pixels -> [B, N, width] tokens, row by row, by one matmul a patch (a strided convolution).
@@ -32,7 +34,7 @@ class PatchEmbedding(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         size = einops.parse_shape(images, "batch height width channel")
         if size["height"] % self.patch_size or size["width"] % self.patch_size:
-            raise ValueError(
+            raise UserError(
                 f"images of {size['height']}x{size['width']} pixels cannot be cut into patches of "
                 f"{self.patch_size}: both sides must be multiples of patch_size."
             )

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import one_of
 from mmjax.layers.attention import Attention
 from mmjax.layers.masking import last_position, masked_mean
 from mmjax.layers.mlp import Mlp
@@ -25,7 +26,7 @@ class Pool(nn.Module):
       num_heads, mlp_dim, activation, dtype: of attention pooling.
 
     Raises:
-      ValueError: an unknown kind.
+      UserError: an unknown kind.
 
     References:
       Lee et al., Set Transformer, 2019, section 3.2; Zhai et al., Scaling Vision Transformers, 2022 (MAP head).
@@ -39,8 +40,7 @@ class Pool(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array | None:
-        if self.kind not in POOLS:
-            raise ValueError(f"pool: {self.kind!r} is unknown; expected one of {', '.join(POOLS)}.")
+        one_of(self.kind, POOLS, "pool")
         if self.kind == "none":
             return None
         if self.kind == "first":

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmjax.core.errors import UserError
+
 
 class LearnedPositions(nn.Module):
     """Adds a learned [N, D] table to x [B, N, D].
@@ -27,13 +29,13 @@ def sincos_1d(positions: np.ndarray, width: int, temperature: float = 10_000.0) 
     """Returns [N, width] float32: sines then cosines of positions [N] at geometric frequencies.
 
     Raises:
-      ValueError: width is odd.
+      UserError: width is odd.
 
     References:
       Vaswani et al., Attention Is All You Need, 2017, section 3.5.
     """
     if width % 2:
-        raise ValueError(f"sin-cos positions need an even width, got {width}.")
+        raise UserError(f"sin-cos positions need an even width, got {width}.")
     frequencies = temperature ** (-np.arange(width // 2) / (width / 2))  # [width / 2]
     angles = positions[:, None] * frequencies  # [N, width / 2]
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
@@ -43,13 +45,13 @@ def sincos_2d(height: int, width: int, dim: int) -> np.ndarray:
     """Returns [height * width, dim] float32: half the channels for the column, half for the row.
 
     Raises:
-      ValueError: dim is not a multiple of 4.
+      UserError: dim is not a multiple of 4.
 
     References:
       Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers (MoCo v3), 2021.
     """
     if dim % 4:
-        raise ValueError(f"2-D sin-cos positions need a width that is a multiple of 4, got {dim}.")
+        raise UserError(f"2-D sin-cos positions need a width that is a multiple of 4, got {dim}.")
     row, column = np.divmod(np.arange(height * width), width)
     return np.concatenate([sincos_1d(column, dim // 2), sincos_1d(row, dim // 2)], axis=1)
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import nearest
+from mmjax.core.errors import one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
       others: as in Block.
 
     Raises:
-      ValueError: an unknown remat policy.
+      UserError: an unknown remat policy.
     """
 
     depth: int
@@ -118,7 +118,6 @@ def remat_block(policy: str, prevent_cse: bool) -> type[nn.Module]:
         return Block
     if policy == "full":
         return nn.remat(Block, prevent_cse=prevent_cse)
-    if not hasattr(jax.checkpoint_policies, policy):
-        names = ["none", "core", "full", *(n for n in dir(jax.checkpoint_policies) if not n.startswith("_"))]
-        raise ValueError(f"remat: {policy!r} is unknown.{nearest(policy, names)} Expected one of: {', '.join(names)}.")
+    policies = [name for name in dir(jax.checkpoint_policies) if not name.startswith("_")]
+    one_of(policy, ["none", "core", "full", *policies], "remat")
     return nn.remat(Block, prevent_cse=prevent_cse, policy=getattr(jax.checkpoint_policies, policy))

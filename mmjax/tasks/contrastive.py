@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mmjax.core.errors import nearest
+from mmjax.core.errors import one_of
 from mmjax.core.types import Array, Batch
 from mmjax.losses import contrastive, ring
 from mmjax.tasks.task import Apply, TaskLoss
@@ -31,7 +31,7 @@ class Contrastive:
       chunk_size: rows and columns of logits alive at once in the 'ring' form; None is one chunk a device.
 
     Raises:
-      ValueError: an unknown kind or form.
+      UserError: an unknown kind or form.
     """
 
     first: str = "image"
@@ -41,10 +41,8 @@ class Contrastive:
     chunk_size: int | None = None
 
     def __post_init__(self):
-        if (self.kind, self.form) not in LOSSES:
-            names = [f"{kind} {form}" for kind, form in LOSSES]
-            found = f"{self.kind} {self.form}"
-            raise ValueError(f"contrastive loss {found!r} is unknown.{nearest(found, names)} Expected one of {names}.")
+        one_of(self.kind, {kind for kind, _ in LOSSES}, "Contrastive.kind")
+        one_of(self.form, {form for _, form in LOSSES}, "Contrastive.form")
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Returns ((first [B, E], second [B, E]), scalars)."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import one_of
 from mmjax.core.trees import map_with_path, matches_any, path_mask
 from mmjax.training.schedule import Schedule
 
@@ -25,7 +25,7 @@ class Optimizer:
       name: 'adamw', 'lion', 'adafactor' or 'sgd'.
       learning_rate: peak.
       schedule: its course.
-      b1, b2, epsilon: of the moments; Adafactor uses b2 as its largest decay.
+      b1, b2, epsilon: of the moments; Adafactor's second moment has its own decay, 1 - step^-0.8.
       weight_decay: decoupled, times the learning rate.
       decay: patterns of parameter paths that decay; the default is matrices and embeddings, so biases, norms,
         logit_scale and logit_bias do not.
@@ -78,20 +78,16 @@ class Optimizer:
         return jax.tree.map(lambda frozen: not frozen, path_mask(params, self.frozen, "optimizer.frozen"))
 
     def _preconditioner(self) -> optax.GradientTransformation:
+        one_of(self.name, PRECONDITIONERS, "optimizer.name")
         if self.name == "adamw":
             return optax.scale_by_adam(self.b1, self.b2, self.epsilon)
         if self.name == "lion":
             return optax.scale_by_lion(self.b1, self.b2)
         if self.name == "sgd":
             return optax.trace(self.b1)
-        if self.name == "adafactor":
-            momentum = optax.ema(self.b1, debias=False, accumulator_dtype=jnp.bfloat16)
-            factored = optax.scale_by_factored_rms(decay_rate=0.8)
-            return optax.chain(factored, optax.clip_by_block_rms(1.0), momentum)
-        raise UserError(
-            f"optimizer: name {self.name!r} is unknown.{nearest(self.name, PRECONDITIONERS)} "
-            f"Expected one of {', '.join(PRECONDITIONERS)}."
-        )
+        momentum = optax.ema(self.b1, debias=False, accumulator_dtype=jnp.bfloat16)
+        factored = optax.scale_by_factored_rms(decay_rate=0.8)
+        return optax.chain(factored, optax.clip_by_block_rms(1.0), momentum)
 
 
 def keep_in_bounds(bounds: Mapping[str, tuple[float, float]]) -> optax.GradientTransformation:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import UserError, one_of
 
 KINDS = ("cosine", "rsqrt", "constant")
 
@@ -43,8 +43,7 @@ class Schedule:
         Raises:
           UserError: an unknown kind, or warm-up and cooldown that do not fit in total.
         """
-        if self.kind not in KINDS:
-            raise UserError(f"schedule: kind {self.kind!r} is unknown.{nearest(self.kind, KINDS)} Expected {KINDS}.")
+        one_of(self.kind, KINDS, "schedule.kind")
         warmup, cooldown = to_steps(self.warmup), to_steps(self.cooldown)
         if warmup + cooldown > total:
             raise UserError(

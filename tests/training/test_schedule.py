@@ -47,5 +47,5 @@ def test_constant_with_cooldown_to_a_final_share():
 def test_a_schedule_that_does_not_fit_is_a_sentence():
     with pytest.raises(UserError, match="do not fit in 5 steps"):
         Schedule(warmup=10).build(1.0, 5, to_steps)
-    with pytest.raises(UserError, match=r"'cosin' is unknown. Did you mean 'cosine'\?"):
+    with pytest.raises(UserError, match=r"schedule.kind: 'cosin' is unknown. Did you mean 'cosine'\?"):
         Schedule("cosin").build(1.0, 5, to_steps)
