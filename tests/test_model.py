@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.core.errors import UserError
 from mmjax.core.types import Stream
 from mmjax.encoders.image import ImageEncoder, vit_sizes
 from mmjax.encoders.text import TextEncoder
@@ -143,7 +144,7 @@ def test_scan_and_remat_do_not_change_values_or_gradients():
 
 def test_unknown_stream_is_a_sentence():
     model, batch = tiny(), streams(2, 16, 6)
-    with pytest.raises(ValueError, match=r"stream 'imge' but the model has no encoder.*Did you mean 'image'"):
+    with pytest.raises(UserError, match=r"stream 'imge' but the model has no encoder.*Did you mean 'image'"):
         model.init(jax.random.key(0), {"imge": batch["image"]})
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """A mistake in a config, a command or the data: shown to the user as its message alone, without a traceback."""
 
 
