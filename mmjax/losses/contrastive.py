@@ -10,6 +10,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError
+
 SOFTMAX_LOG_SCALE_INIT = math.log(1 / 0.07)
 """CLIP (Radford et al. 2021, section 2.5): the learned log temperature starts at log(1 / 0.07)."""
 
@@ -50,7 +52,7 @@ def softmax_contrastive(
       [N] float32 loss per example.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together.
+      UserError: shapes or dtypes that do not fit together.
 
     References:
       Radford et al. 2021 (CLIP, figure 3), https://arxiv.org/abs/2103.00020;
@@ -95,7 +97,7 @@ def sigmoid_contrastive(
       [N] float32 loss per example: row sums, so that their mean over the N rows is the published loss.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together.
+      UserError: shapes or dtypes that do not fit together.
 
     References:
       Zhai et al. 2023 (SigLIP, equation 1 and algorithm 1), https://arxiv.org/abs/2303.15343
@@ -126,23 +128,23 @@ def prepare(
       a and b with masked rows set to 0 (so that nothing in them reaches a value or a gradient), group, mask.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together.
+      UserError: shapes or dtypes that do not fit together.
     """
     shape, other = jnp.shape(a), jnp.shape(b)
     if len(shape) != 2 or other != shape:
-        raise ValueError(f"contrastive loss: a and b must both be [N, D], but are {list(shape)} and {list(other)}.")
+        raise UserError(f"contrastive loss: a and b must both be [N, D], but are {list(shape)} and {list(other)}.")
     for name, value in (("a", a), ("b", b)):
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             kind = jnp.result_type(value)
-            raise ValueError(f"contrastive loss: {name} must hold floating-point embeddings, but is of {kind}.")
+            raise UserError(f"contrastive loss: {name} must hold floating-point embeddings, but is of {kind}.")
     for name, value in (("logit_scale", logit_scale), ("logit_bias", logit_bias)):
         if jnp.shape(value) != ():
-            raise ValueError(f"contrastive loss: {name} must be a scalar, but has the shape {list(jnp.shape(value))}.")
+            raise UserError(f"contrastive loss: {name} must be a scalar, but has the shape {list(jnp.shape(value))}.")
     group = jnp.arange(shape[0], dtype=jnp.int32) if group is None else jnp.asarray(group)
     mask = jnp.ones(shape[0], bool) if mask is None else jnp.asarray(mask)
     for name, value, kind in (("group", group, jnp.integer), ("mask", mask, jnp.bool_)):
         if value.shape != shape[:1] or not jnp.issubdtype(value.dtype, kind):
-            raise ValueError(
+            raise UserError(
                 f"contrastive loss: {name} must be [N] = [{shape[0]}] of {kind.__name__}, "
                 f"but is {list(value.shape)} of {value.dtype}."
             )

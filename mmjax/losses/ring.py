@@ -46,7 +46,7 @@ def ring_softmax_contrastive(
       [N] float32 loss per example.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together; N that the axes do not divide; chunk_size below 1.
+      UserError: shapes or dtypes that do not fit together; N that the axes do not divide; chunk_size below 1.
 
     References:
       Radford et al. 2021 (CLIP, figure 3), https://arxiv.org/abs/2103.00020;
@@ -85,7 +85,7 @@ def ring_sigmoid_contrastive(
       [N] float32 loss per example: row sums, so that their mean over the N rows is the published loss.
 
     Raises:
-      ValueError: shapes or dtypes that do not fit together; N that the axes do not divide; chunk_size below 1.
+      UserError: shapes or dtypes that do not fit together; N that the axes do not divide; chunk_size below 1.
 
     References:
       Zhai et al. 2023 (SigLIP, equation 1; the chunked ring: section 3.3), https://arxiv.org/abs/2303.15343

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from mmjax.core.errors import UserError
+
 Tree = Any
 
 DEFAULT_CHUNK = 1024
@@ -59,15 +61,15 @@ def make_plan(size: int, chunk_size: int | None, axes: Sequence[str]) -> Plan:
     Chunks are made equal: 1500 rows in chunks of at most 1024 are two of 750.
 
     Raises:
-      ValueError: chunk_size is not positive, or the mesh axes do not divide size.
+      UserError: chunk_size is not positive, or the mesh axes do not divide size.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(name for name in axes if name in mesh.axis_names and mesh.shape[name] > 1)
     shards = math.prod(mesh.shape[name] for name in axes)
     if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"contrastive loss: chunk_size must be at least 1, but is {chunk_size}.")
+        raise UserError(f"contrastive loss: chunk_size must be at least 1, but is {chunk_size}.")
     if size % shards:
-        raise ValueError(
+        raise UserError(
             f"contrastive loss: {size} rows cannot be split over the {shards} devices of the mesh axes "
             f"{', '.join(axes)}; pad the batch to a multiple of {shards} and mask the rows that fill it up."
         )

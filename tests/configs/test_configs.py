@@ -30,9 +30,7 @@ def model_and_streams(name: str, precision: str = "float32"):
         "image": Stream(jnp.zeros((2, image.size, image.size, 3), jnp.uint8), jnp.ones((2, 1), bool)),
         "text": Stream(jnp.zeros((2, text.context_length), jnp.int32), jnp.ones((2, text.context_length), bool)),
     }
-    del config.data  # nothing is opened
-    del config.evaluations
-    config.data = None
+    config.data, config.evaluations = None, {}  # nothing is opened
     return build(config).model, streams
 
 

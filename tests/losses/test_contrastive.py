@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmjax.core.errors import UserError
 from mmjax.losses import contrastive
 from tests.losses import reference
 from tests.losses.forms import BIAS, SCALE, evaluate, scalars
@@ -149,5 +150,5 @@ def test_a_diverged_row_is_not_hidden(kind):
 def test_wrong_inputs_are_named(change, sentence):
     inputs = {"a": np.ones((6, 4), np.float32), "b": np.ones((6, 4), np.float32)}
     inputs |= {"logit_scale": SCALE, "logit_bias": BIAS, **change}
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(UserError, match=sentence):
         contrastive.sigmoid_contrastive(inputs.pop("a"), inputs.pop("b"), **inputs)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.core.errors import UserError
 from mmjax.losses.sweep import DEFAULT_CHUNK, Plan, make_plan, sweep, tree_add
 
 
@@ -24,7 +25,7 @@ def test_chunks_are_equal_and_no_larger_than_asked(size, chunk_size, chunk):
 
 
 def test_a_chunk_of_no_rows_is_an_error():
-    with pytest.raises(ValueError, match="chunk_size must be at least 1, but is 0"):
+    with pytest.raises(UserError, match="chunk_size must be at least 1, but is 0"):
         make_plan(8, 0, ("data",))
 
 
@@ -33,7 +34,7 @@ def test_rows_that_the_mesh_does_not_divide_are_an_error():
     with jax.sharding.use_abstract_mesh(mesh):
         assert make_plan(64, None, ("data", "fsdp")) == Plan(("data", "fsdp"), 8, 8)
         assert make_plan(64, None, ("data", "elsewhere")) == Plan(("data",), 2, 32)
-        with pytest.raises(ValueError, match="12 rows cannot be split over the 8 devices of the mesh axes data, fsdp"):
+        with pytest.raises(UserError, match="12 rows cannot be split over the 8 devices of the mesh axes data, fsdp"):
             make_plan(12, None, ("data", "fsdp"))
 
 
