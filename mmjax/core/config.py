@@ -115,6 +115,18 @@ def describe(config: fdl.Config) -> str:
     return as_str_flattened(config)
 
 
+def construct(config: Any) -> Any:
+    """Returns what config describes.
+
+    Raises:
+      UserError: of a constructor, as its sentence alone, without what fiddle adds to it.
+    """
+    try:
+        return fdl.build(config)
+    except UserError as error:
+        raise getattr(error, "proxy_base_exception", error) from None
+
+
 class AllowList(serialization.PyrefPolicy):
     """Lets a stored config name only dataclasses (flax modules are such) of the allowed packages.
 

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import fiddle as fdl
-
+from mmjax.core.config import construct
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch
 from mmjax.data.pipeline import Pipeline
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def own_evaluations(run: LoadedModel) -> dict[str, Evaluation]:
     """Returns the evaluations of the run's config, built; their data must be there."""
-    return fdl.build(dict(setting(run.config, "evaluations") or {}))
+    return construct(dict(setting(run.config, "evaluations") or {}))
 
 
 def evaluate_own(run: LoadedModel) -> dict[str, float]:
@@ -88,7 +87,7 @@ def _evaluated(run: LoadedModel, evaluations: Mapping[str, Evaluation]) -> dict[
 def _retrieval_evaluator(run: LoadedModel) -> Any:
     """Returns the run's own retrieval evaluator, without its data, or the usual one."""
     for evaluation in (setting(run.config, "evaluations") or {}).values():
-        evaluator = fdl.build(evaluation.evaluator)
+        evaluator = construct(evaluation.evaluator)
         if isinstance(evaluator, RetrievalEvaluator):
             return evaluator
     return RetrievalEvaluator()

@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core.config import set_everywhere
+from mmjax.core.config import construct, set_everywhere
 from mmjax.core.errors import UserError, listed
 from mmjax.core.precision import compute_dtype
 from mmjax.core.trees import map_with_path
@@ -94,7 +94,7 @@ def build_model(config: fdl.Config) -> nn.Module:
     """Builds the model of an experiment's config and nothing else of it, at the precision of this machine."""
     model = fdl.deepcopy_with(config.model)
     set_everywhere(model, "dtype", compute_dtype(config.precision))
-    return fdl.build(model)
+    return construct(model)
 
 
 def restore_params(checkpoints: Checkpoints, step: int, mesh: Mesh, config: fdl.Config) -> Any:

@@ -41,8 +41,8 @@ class Contrastive:
     chunk_size: int | None = None
 
     def __post_init__(self):
-        one_of(self.kind, {kind for kind, _ in LOSSES}, "Contrastive.kind")
-        one_of(self.form, {form for _, form in LOSSES}, "Contrastive.form")
+        one_of(self.kind, sorted({kind for kind, _ in LOSSES}), "Contrastive.kind")
+        one_of(self.form, sorted({form for _, form in LOSSES}), "Contrastive.form")
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Returns ((first [B, E], second [B, E]), scalars)."""

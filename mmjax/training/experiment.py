@@ -9,7 +9,7 @@ from typing import Any
 import fiddle as fdl
 import flax.linen as nn
 
-from mmjax.core.config import set_everywhere
+from mmjax.core.config import construct, set_everywhere
 from mmjax.core.mesh import MeshShape
 from mmjax.core.precision import compute_dtype
 from mmjax.data.pipeline import Pipeline
@@ -88,4 +88,4 @@ def build(config: fdl.Config) -> Any:
     """
     config = fdl.deepcopy_with(config) if isinstance(config, fdl.Buildable) else config
     set_everywhere(config.model, "dtype", compute_dtype(getattr(config, "precision", "auto")))
-    return fdl.build(config)
+    return construct(config)

@@ -75,3 +75,12 @@ def test_set_everywhere_leaves_what_is_set(openmoji):
     assert openmoji.model.encoders["image"].dtype == "bfloat16"
     assert openmoji.model.encoders["text"].dtype == "float64"
     assert openmoji.model.fusion.projections["image"].dtype == "bfloat16"
+
+
+def test_a_constructors_error_is_its_sentence_alone(openmoji):
+    config.override(openmoji, "task.kind=softmx")
+    with pytest.raises(UserError) as caught:
+        config.construct(openmoji.task)
+    assert str(caught.value) == (
+        "Contrastive.kind: 'softmx' is unknown. Did you mean 'softmax'? Expected one of: sigmoid, softmax."
+    )
