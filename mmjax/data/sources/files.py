@@ -47,7 +47,7 @@ def siblings(path: str) -> str:
     folder = folder or "."
     if not os.path.isdir(folder):
         return f" The folder {folder!r} does not exist."
-    there = sorted(os.listdir(folder))
+    there = sorted(found for found in os.listdir(folder) if not found.startswith("."))
     return nearest(name, there) or (f" {folder!r} holds {listed(there, 5)}." if there else f" {folder!r} is empty.")
 
 
