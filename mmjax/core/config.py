@@ -7,13 +7,12 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fiddle as fdl
 from fiddle._src.config import BuildableTraverserMetadata
 from fiddle.experimental import serialization
-from fiddle.printing import as_str_flattened
 
 from mmjax.core.errors import UserError, listed, nearest
 
@@ -58,7 +57,8 @@ def override(config: fdl.Config, assignment: str) -> None:
 
 def _names(node: Any) -> list[str]:
     if isinstance(node, fdl.Buildable):
-        return [name for name in node.__signature_info__.parameters if name not in ("parent", "name")]
+        names = list(node.__signature_info__.parameters)
+        return [name for name in names if name not in ("parent", "name")] if "parent" in names else names  # flax's own
     if isinstance(node, dict):
         return list(node)
     return [str(i) for i in range(len(node))] if isinstance(node, (list, tuple)) else []
@@ -111,8 +111,18 @@ def _same_kind(old: Any, new: Any, path: str) -> Any:
 
 
 def describe(config: fdl.Config) -> str:
-    """Returns one line 'path = value' a leaf."""
-    return as_str_flattened(config)
+    """Returns a line 'path = value' for all that --set can set; what the config leaves to a constructor is (default)."""
+    return "\n".join(_lines(fdl.deepcopy_with(config), ""))
+
+
+def _lines(node: Any, path: str) -> Iterator[str]:
+    for name in _names(node):
+        value, given = _child(node, name, path), not isinstance(node, fdl.Buildable) or name in node.__arguments__
+        inner = f"{path}.{name}".lstrip(".")
+        if isinstance(value, (fdl.Buildable, dict)) and value:
+            yield from _lines(value, inner)
+        elif given or not callable(value):  # a default that is a function is no business of --set
+            yield f"{inner} = {value!r}{'' if given else '  (default)'}"
 
 
 def construct(config: Any) -> Any:

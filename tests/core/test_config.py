@@ -84,3 +84,13 @@ def test_a_constructors_error_is_its_sentence_alone(openmoji):
     assert str(caught.value) == (
         "Contrastive.kind: 'softmx' is unknown. Did you mean 'softmax'? Expected one of: sigmoid, softmax."
     )
+
+
+def test_every_described_path_can_be_set(openmoji):
+    lines = config.describe(openmoji).splitlines()
+    assert "model.encoders.image.width = 64" in lines
+    assert "mesh.fsdp = 1  (default)" in lines
+    for line in lines:
+        path, _, value = line.removesuffix("  (default)").partition(" = ")
+        if not path.startswith("optimizer.bounds."):  # a parameter's path is itself one with slashes, not with dots
+            config.override(openmoji, f"{path}={value}")
