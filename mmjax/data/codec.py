@@ -12,9 +12,9 @@ import io
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
-from mmjax.data.image_header import Header, read_header
+from mmjax.data.image_header import PIL_ERRORS, Header, orientation_of, read_header
 from mmjax.data.source import BadRecord
 
 MAX_PIXELS = 89_478_485
@@ -84,14 +84,19 @@ def _decode_png(data: bytes, header: Header) -> np.ndarray:
 def _decode_other(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return pil_to_rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+            return pil_to_rgb(image)
+    except PIL_ERRORS as error:
         kind = "truncated_image" if "truncated" in str(error) else "corrupt_image"
         raise BadRecord(kind, f"{type(error).__name__}: {error}.") from None
 
 
 def pil_to_rgb(image: Image.Image) -> np.ndarray:
-    """Returns a Pillow image of any mode as [H, W, 3] uint8 RGB, transparent pixels on white."""
+    """Returns a Pillow image of any mode as [H, W, 3] uint8 RGB, turned by its EXIF, transparent pixels on white."""
+    image.load()  # a TIFF is turned by this, and has no orientation any more
+    return orient(_pixels(image), orientation_of(image))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -96,7 +96,7 @@ class ImageTransform:
         return fit(pixels, self.size, self.fit, self.interpolation, self.antialias)
 
     def from_pil(self, image: Any) -> np.ndarray:
-        """Returns the evaluation pixels [size, size, 3] uint8 of a Pillow image of any mode."""
+        """Returns the evaluation pixels [size, size, 3] uint8 of a Pillow image of any mode, turned by its EXIF."""
         return self.fit_pixels(pil_to_rgb(image))
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:

@@ -14,7 +14,12 @@ from mmjax.data.source import BadRecord
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112
-_PIL_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError, TypeError, IndexError)
+PIL_ERRORS = (
+    *(OSError, ValueError, SyntaxError, EOFError, struct.error, LookupError, TypeError, AttributeError, RuntimeError),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises where a file is damaged; which of them depends on the format and on the place."""
+
 _KNOWN = (b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -64,8 +69,16 @@ def _jpeg(data: bytes) -> Header:
 def _orientation(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            value = image.getexif().get(_ORIENTATION, 1)
-    except _PIL_ERRORS:  # a broken EXIF block is no reason to refuse the picture
+            return orientation_of(image)
+    except PIL_ERRORS:  # among them a size that Pillow refuses: whether it is absurd is for `codec.check_size` to say
+        return 1
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Returns the EXIF orientation 1 to 8 of an opened picture; 1 where it has none, or none that can be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except PIL_ERRORS:  # a broken EXIF block is no reason to refuse the picture
         return 1
     return value if value in range(1, 9) else 1
 
@@ -97,8 +110,8 @@ def _other(data: bytes) -> Header:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             return Header("other", height, width, False)
-    except _PIL_ERRORS as error:
-        kind = "corrupt_image" if data.startswith(_KNOWN) else "not_an_image"
-        raise BadRecord(kind, f"{len(data)} bytes that start with {data[:8]!r}: {type(error).__name__}.") from None
     except Image.DecompressionBombError as error:
         raise BadRecord("absurd_dimensions", f"{error}") from None
+    except PIL_ERRORS as error:
+        kind = "corrupt_image" if data.startswith(_KNOWN) else "not_an_image"
+        raise BadRecord(kind, f"{len(data)} bytes that start with {data[:8]!r}: {type(error).__name__}.") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Stream
@@ -87,7 +87,7 @@ def prepare(transform: Transform, value: Any) -> Any:
         value = epath.Path(value).read_bytes()
     if isinstance(value, bytes):
         return transform.prepare({transform.column: value}, None)
-    return from_pil(ImageOps.exif_transpose(_picture(value)))
+    return from_pil(_picture(value))
 
 
 @functools.singledispatch

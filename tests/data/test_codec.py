@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mmjax.data.codec import check_size, decode, on_white, pil_to_rgb
+from mmjax.data.codec import check_size, decode, on_white, orient, pil_to_rgb
 from mmjax.data.crops import central_box, fit, random_box, reduce_box, reduction, resize
 from mmjax.data.image_header import read_header
 from mmjax.data.source import BadRecord
@@ -97,6 +97,26 @@ def test_exif_orientation(orientation, format):
     assert found.shape == expected.shape and close(found, expected) <= 1.0
 
 
+def broken_exif() -> dict[str, tuple[bytes, int]]:
+    """Returns blocks that Pillow's own `exif_transpose` raises at, and the orientation that can be read in each."""
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    text_for_a_width = struct.pack(">HHI4s", 0x0100, 2, 4, b"abc")
+    head = b"Exif\0\0MM\0*"
+    return {
+        "a wrong type": (head + struct.pack(">IH", 8, 2) + turned + text_for_a_width + bytes(4), 6),
+        "no directory": (head, 1),
+    }
+
+
+@pytest.mark.parametrize("name", list(broken_exif()))
+@pytest.mark.parametrize(("format", "mode"), [("WEBP", "RGB"), ("JPEG", "CMYK"), ("JPEG", "RGB"), ("PNG", "RGB")])
+def test_broken_exif_is_no_reason_to_refuse_a_picture(name, format, mode):
+    exif, orientation = broken_exif()[name]
+    image = Image.fromarray(RGB).convert(mode)
+    found = decode(encode(image, format, exif=exif))
+    assert close(found, orient(decode(encode(image, format)), orientation)) <= 1.0
+
+
 def damaged() -> dict[str, tuple[bytes, str]]:
     jpeg, png, webp = encode(RGB, "JPEG"), encode(RGB), encode(RGB, "WEBP")
     flipped = bytearray(png)
@@ -143,6 +163,13 @@ def test_absurd_sizes_are_refused_before_decoding():
     with pytest.raises(BadRecord) as error:
         check_size(read_header(bytes(png)))
     assert error.value.kind == "absurd_dimensions"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpeg = encode(RGB, "JPEG", exif=exif)
+    size = jpeg.index(struct.pack(">HH", 60, 90))
+    huge = jpeg[:size] + struct.pack(">HH", 60_000, 60_000) + jpeg[size + 4 :]  # Pillow refuses to open it
+    with pytest.raises(BadRecord, match="absurd_dimensions"):
+        check_size(read_header(huge))
     for shape, most in (((60, 90), 60 * 90 - 1), ((1, 300), 10**6)):
         with pytest.raises(BadRecord, match="absurd_dimensions"):
             check_size(read_header(encode(np.zeros((*shape, 3), np.uint8))), most)
