@@ -10,20 +10,30 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mmjax.core.errors import UserError
-from mmjax.data.mixture import group_of
-from mmjax.data.source import BadRecord, Record, Source
+from mmjax.data.mixture import group_of, lacks
+from mmjax.data.source import BadRecord, Record, Source, unreadable
 from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
 
 
 def captions_of(source: Source, transform: TextTransform, records: Sequence[int]) -> Iterator[list[str]]:
-    """Yields the usable captions of each record, none for a bad one; reads ahead with a few threads."""
+    """Yields the usable captions of each record; reads ahead with a few threads.
+
+    A bad record has none, and neither has one of a part of a `Mixture` that lacks the column.
+
+    Raises:
+      UserError: a record cannot be read at all.
+    """
 
     def read(record: int) -> list[str]:
+        if lacks(source, record, transform.column):
+            return []
         try:
             return transform.captions(source.read(record))
         except BadRecord:
             return []
+        except OSError as error:
+            raise unreadable(source, record, error) from error
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(records), 1024):

@@ -11,9 +11,9 @@ import numpy as np
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch
 from mmjax.data.bad_records import BadRecords
-from mmjax.data.mixture import Mixture
+from mmjax.data.mixture import Mixture, lacks
 from mmjax.data.sampler import Draws, Sampler
-from mmjax.data.source import BadRecord
+from mmjax.data.source import BadRecord, unreadable
 from mmjax.data.targets import Target
 from mmjax.data.transform import Transform
 
@@ -80,25 +80,21 @@ class Loader:
             values = self.mixture.read(record)
             prepared = {}
             for name, transform in self.transforms.items():
-                if transform.column in values or not self._lacks(record, transform.column):
+                if transform.column in values or not lacks(self.mixture, record, transform.column):
                     rng = None if position is None else example_rng(self.seed, position, name)
                     prepared[name] = transform.prepare(values, rng)
             for name, target in self.targets.items():
-                if target.column in values or not self._lacks(record, target.column):
+                if target.column in values or not lacks(self.mixture, record, target.column):
                     prepared[_target(name)] = target.prepare(values)
         except BadRecord as error:
             self.bad.add(record, error)
             return None
         except OSError as error:
-            raise UserError(f"{self.mixture.name}: {self.mixture.label(record)} cannot be read: {error}") from error
+            raise unreadable(self.mixture, record, error) from error
         except UserError as error:
             raise UserError(f"{self.mixture.label(record)}: {error}") from error
         self.bad.good(record)
         return prepared
-
-    def _lacks(self, record: int, column: str) -> bool:
-        """Says whether the record's part of the mixture has no such column: the modality is missing there by design."""
-        return column not in self.mixture.parts[self.mixture.locate(record)[0]].columns
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
         def rows(name: str) -> list[Any]:

@@ -118,6 +118,11 @@ def group_of(source: Source, index: int) -> int:
     return index if group is None else group(index)
 
 
+def lacks(source: Source, index: int, column: str) -> bool:
+    """Says whether a record's part of a Mixture has no such column: what it would hold is missing there by design."""
+    return isinstance(source, Mixture) and column not in source.parts[source.locate(index)[0]].columns
+
+
 def as_mixture(source: Source) -> Mixture:
     """Returns source itself where it is a Mixture, else a mixture of it alone."""
     return source if isinstance(source, Mixture) else Mixture([source], [1.0])

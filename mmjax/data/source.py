@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from mmjax.core.errors import UserError
+
 Record = dict[str, Any]
-"""Column -> value: 'image' encoded bytes, 'caption' a list of str, or what else the source holds."""
+"""Column -> value: 'image' encoded bytes, 'caption' a list of str (empty: none), or what else the source holds."""
 
 
 class BadRecord(Exception):
@@ -49,3 +51,8 @@ class Source(Protocol):
 
     def label(self, index: int) -> str:
         """Returns what a person needs to find record index: file and member, path, or id."""
+
+
+def unreadable(source: Source, index: int, error: OSError) -> UserError:
+    """Returns the sentence for a record that its storage does not give: trouble that is not the record's own."""
+    return UserError(f"{source.name}: {source.label(index)} cannot be read: {error}")

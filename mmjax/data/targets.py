@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmjax.core.errors import UserError, listed, nearest
-from mmjax.data.source import BadRecord, Record, Source
+from mmjax.data.source import BadRecord, Record, Source, unreadable
 from mmjax.data.transform import ArraySpec
 
 NO_LABEL = -1
@@ -110,6 +110,8 @@ def classes_of(source: Source, column: str) -> list[str]:
             return label_of(source.read(index), column)
         except BadRecord:
             return None
+        except OSError as error:
+            raise unreadable(source, index, error) from error
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return sorted({label for label in pool.map(read, range(len(source))) if label is not None})

@@ -5,9 +5,11 @@ import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.data.captions import CaptionView, with_trained_tokenizer
+from mmjax.data.mixture import Mixture
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.targets import classes_of
 from mmjax.data.transforms import TextTransform
-from tests.data.memory import Pictures
+from tests.data.memory import Numbers, Pictures
 
 BYTES = TextTransform(tokenizer="bytes", context_length=24)
 
@@ -43,3 +45,23 @@ def test_every_caption_is_evaluated_once_with_its_pictures_group():
     assert groups[mask].tolist() == [0, 0, 0, 2, 3, 3, 4, 4]
     texts = [BYTES.tokenizer.decode(row) for row in values[mask]]
     assert texts == ["a", "b", "c", "d", "picture 3", "bild nummer 3", "picture 4", "bild nummer 4"]
+
+
+def test_a_part_of_a_mixture_without_captions_has_none():
+    mixture = Mixture([Pictures(3), Numbers(4), Pictures(2)])
+    assert with_trained_tokenizer(TextTransform(vocab_size=300), mixture).tokenizer.vocab_size > 256
+    view = CaptionView(mixture, BYTES)
+    assert [view.group(i) for i in range(len(view))] == [0, 0, 1, 1, 2, 2, 7, 7, 8, 8]
+    with pytest.raises(UserError, match=r"no column 'captoin'. Did you mean 'caption'"):
+        CaptionView(Pictures(3), TextTransform(column="captoin", tokenizer="bytes"))
+
+
+def test_storage_that_fails_is_a_sentence_with_the_record():
+    def fail(index, record):
+        if index == 1:
+            raise PermissionError(13, "Permission denied", "a.jpg")
+        return record
+
+    for read in (lambda source: CaptionView(source, BYTES), lambda source: classes_of(source, "caption")):
+        with pytest.raises(UserError, match=r"pictures/1 cannot be read: .*Permission denied: 'a.jpg'"):
+            read(Pictures(2, change=fail))
