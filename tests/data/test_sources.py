@@ -245,11 +245,18 @@ def test_a_shard_that_is_no_tar_is_bad_alone(tmp_path):
     assert source.label(2).endswith("2.tar:(cut)")
 
 
-def test_a_compressed_shard_is_a_sentence(tmp_path):
-    with tarfile.open(tmp_path / "a.tar", "w:gz") as file:
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_shard_is_a_sentence(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as file:
         file.addfile(tarfile.TarInfo("a.jpg"))
     with pytest.raises(UserError, match="compressed and cannot be read at random"):
         WebDatasetSource(str(tmp_path / "a.tar"), cache_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["BZ", "BZh91AY&SY"])
+def test_a_shard_whose_first_name_looks_compressed_is_read(tmp_path, name):
+    path = tar(tmp_path / "a.tar", [(f"{name}.jpg", b"i"), (f"{name}.txt", b"t")], tarfile.USTAR_FORMAT)
+    assert outcomes(WebDatasetSource(path, cache_dir=str(tmp_path))) == [(b"i", ["t"])]
 
 
 def test_the_index_is_kept_until_the_shard_changes(tmp_path, monkeypatch):
@@ -380,6 +387,13 @@ def test_csv_quotes(tmp_path):
     assert source.label(3).endswith("a.csv:8")
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_only_a_line_break_breaks_a_row(tmp_path, end):
+    source = manifest(tmp_path, "a.csv", f'image,caption\na.jpg,one{end}two\nb.jpg,"x{end}y\r\nz\n"\nc.jpg,"1\r2"\n')
+    assert [caption for _, (caption,) in outcomes(source)] == [f"one{end}two", f"x{end}y\r\nz", "1\r2"]
+    assert [source.label(i).rsplit(":")[-1] for i in range(3)] == ["2", "3", "6"]
+
+
 def test_tsv_without_quotes(tmp_path):
     source = manifest(tmp_path, "a.tsv", 'caption\tpath\nit said "hi\ta.jpg\n"x" y\tb.jpg\n')
     assert outcomes(source) == [(b"a.jpg", ['it said "hi']), (b"b.jpg", ["x y"])]
@@ -413,7 +427,7 @@ def test_manifest_root_and_absolute_paths(tmp_path):
 
 def test_folder(tmp_path):
     for name, data in {
-        "a.jpg": b"a", "a.txt": b"one\n\n two \r\n", "sub/b.PNG": b"b", "sub/b.txt": b"\xef\xbb\xbfbom", "c.jpg": b"c",
+        "a.jpg": b"a", "a.txt": b"one\n\n two \r\n", "sub/b.PNG": b"b", "sub/b.TXT": b"\xef\xbb\xbfbom", "c.jpg": b"c",
         "d.jpg": b"", "d.txt": b"d", "e.jpg": b"e", "e.txt": b" \n", "f.jpg": b"f", "f.txt": b"\xff\xfe",
         "README.txt": b"", ".hidden.jpg": b"h", ".git/x.jpg": b"h", "notes.md": b"",
     }.items():  # fmt: skip

@@ -39,10 +39,11 @@ class FolderSource:
             raise UserError(f"The folder {self.path!r} does not exist.{files.siblings(self.path)}")
         self.name = self.path
         images, texts, others = _sorted_out(self.path)
+        stems = [os.path.splitext(image)[0] for image in images]
         self._images = images
-        stems = {os.path.splitext(image)[0] for image in images}
-        paired = sum(os.path.splitext(image)[0] in texts for image in images)
-        alone = len(texts - stems)
+        self._texts = [texts.get(stem, f"{stem}.txt") for stem in stems]
+        paired = sum(stem in texts for stem in stems)
+        alone = len(texts.keys() - set(stems))
         self.mapping = {"image": "pictures"} if images else {}
         if paired:
             self.mapping["caption"] = "the lines of the .txt file of the same name"
@@ -61,7 +62,7 @@ class FolderSource:
         path = self.label(index)
         record: Record = {}
         if "caption" in self.columns:
-            text = os.path.splitext(path)[0] + ".txt"
+            text = files.join(self.path, self._texts[index])
             lines = files.read(text, "missing_caption").split(b"\n")
             record["caption"] = columns_lib.captions(lines, text)
         return {"image": columns_lib.image(files.read(path, "missing_image"), path)} | record
@@ -71,16 +72,16 @@ class FolderSource:
         return files.join(self.path, self._images[index])
 
 
-def _sorted_out(root: str) -> tuple[list[str], set[str], int]:
-    """Returns (pictures, stems of text files, how many other files), paths from `root`."""
-    images, texts, others = [], set(), 0
+def _sorted_out(root: str) -> tuple[list[str], dict[str, str], int]:
+    """Returns (pictures, stem -> text file, how many other files), paths from `root`."""
+    images, texts, others = [], {}, 0
     for path in files.walk(root):
         stem, suffix = os.path.splitext(path)
         kind = suffix[1:].lower()
         if kind in columns_lib.IMAGE_SUFFIXES:
             images.append(path)
         elif kind == "txt":
-            texts.add(stem)
+            texts[stem] = path
         else:
             others += 1
     return images, texts, others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import io
 import itertools
 import json
 import os
@@ -83,7 +84,7 @@ class CsvRows:
         """
         try:
             text = data.decode("utf-8")
-            rows = list(csv.reader(text.splitlines(keepends=True), delimiter=self._separator))
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator))
         except (UnicodeDecodeError, csv.Error) as e:
             raise BadRecord("malformed_row", f"{where} cannot be read: {e}.") from e
         if len(rows) != 1 or len(rows[0]) != len(self.fields):

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from mmjax.core.errors import UserError
 
 BLOCK = 512
+_COMPRESSED = re.compile(rb"\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
 def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None, int, int]]:
@@ -25,7 +26,8 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
       UserError: the shard is compressed.
     """
     at, ended, name, pax_size = 0, False, None, None
-    if file.read(2) in (b"\x1f\x8b", b"BZ", b"(\xb5", b"\xfd7"):
+    first = file.read(BLOCK)
+    if _COMPRESSED.match(first) and _size(first) is None:
         raise UserError(f"The shard {path} is compressed and cannot be read at random: unpack it to a plain .tar.")
     while at + BLOCK <= length:
         file.seek(at)
