@@ -4,7 +4,10 @@
     python train.py --config configs/clip.py:smoke --workdir runs/clip_smoke
 
 Hyperparameters: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021, tables 18
-to 20 (batch 32,768, 32 epochs, AdamW, weight decay 0.2, 2,000 warm-up steps, cosine).
+to 20 (batch 32,768, 32 epochs, AdamW, weight decay 0.2, 2,000 warm-up steps, cosine). Crops are those of open_clip.
+
+CLIP's own tokenizer is not part of mmjax: name its tokenizer.json by --set data.transforms.text.tokenizer=FILE. Without
+one, a BPE of the same size is trained on the captions.
 """
 
 import fiddle as fdl
@@ -32,7 +35,6 @@ RECIPES = {  # image size name -> (shared width = text width, peak learning rate
     "B/32": (512, 5e-4),
     "B/16": (512, 5e-4),
     "L/14": (768, 4e-4),
-    "H/14": (1024, 4e-4),
 }
 
 
@@ -94,6 +96,8 @@ def get_config(variant: str = "B/32") -> fdl.Config:
             b2=0.98,
             epsilon=1e-6,
             weight_decay=0.2,
+            decay=(r".*/(kernel|embedding|table)",),
+            clip_norm=None,
             schedule=fdl.Config(Schedule, "cosine", warmup="2 steps" if smoke else "2000 steps"),
             bounds={"fusion/logit_scale": (0.0, SOFTMAX_LOG_SCALE_MAX)},
         ),

@@ -67,7 +67,6 @@ def get_config(size: str = "full") -> fdl.Config:
         optimizer=fdl.Config(
             Optimizer,
             learning_rate=1.5e-3,
-            b2=0.98,
             weight_decay=0.2,
             schedule=fdl.Config(Schedule, "cosine", warmup="30 steps" if not smoke else "5 steps"),
             bounds={"fusion/logit_scale": (0.0, SOFTMAX_LOG_SCALE_MAX)},

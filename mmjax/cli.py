@@ -47,7 +47,7 @@ def _step(text: str) -> int | str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal, saved."""
+    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal and saved."""
     options = parser().parse_args(arguments)
     _quiet_and_cached()
     from mmjax.training.stop import EXIT_CODE, Interrupted
@@ -60,6 +60,9 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stopped:
         print(f"mmjax: {stopped}", file=sys.stderr)
         return EXIT_CODE
+    except KeyboardInterrupt:  # before the loop, which has a handler of its own
+        print("mmjax: stopped; there was nothing to save.", file=sys.stderr)
+        return 130
 
 
 def _quiet_and_cached() -> None:
@@ -78,7 +81,7 @@ def train(options: argparse.Namespace) -> int:
     import jax
     from rich.console import Console
 
-    from mmjax.core.config import describe
+    from mmjax.core.override import describe
     from mmjax.training.loop import fit
 
     config = _config(options)
@@ -102,13 +105,17 @@ def _join_processes(options: argparse.Namespace) -> None:
         raise UserError("--coordinator, --num-processes and --process-id go together: give all three, on each process.")
     import jax
 
-    jax.distributed.initialize(*given)
+    try:
+        jax.distributed.initialize(*given)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"process {options.process_id} of {options.num_processes} cannot join: {error}") from error
 
 
 def _config(options: argparse.Namespace):
     import fiddle as fdl
 
-    from mmjax.core.config import load_config, override
+    from mmjax.core.config import load_config
+    from mmjax.core.override import override
     from mmjax.data.spec import open_spec
     from mmjax.training.checkpoint import InitFrom
 
@@ -145,7 +152,7 @@ def _report(workdir: str, metrics: dict[str, float], console) -> None:
     checkpoints = Checkpoints(workdir)
     shown.append(f"checkpoint: {checkpoints.directory / str(checkpoints.latest())}")
     checkpoints.close()
-    console.print("\n".join(shown), soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(shown), soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
-"""Run a piece of Python on several simulated CPU devices, in a process of its own."""
+"""Run a piece of Python on several simulated CPU devices, in one process of its own or in several."""
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import textwrap
@@ -27,3 +28,23 @@ def run_on_devices(source: str, num_devices: int = 8, timeout: float = 600) -> s
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_on_hosts(source: str, num_processes: int = 2, num_devices: int = 4, timeout: float = 300) -> list[str]:
+    """Runs Python source in processes that see one another's devices; returns each one's output."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    sources = [
+        f"import jax\njax.distributed.initialize({address!r}, {num_processes}, {number})\n{textwrap.dedent(source)}"
+        for number in range(num_processes)
+    ]
+    options = {"env": device_env(num_devices), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", each], cwd=ROOT, **options) for each in sources]
+    try:
+        found = [process.communicate(timeout=timeout)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert not any(process.returncode for process in running), "\n".join(found)
+    return found

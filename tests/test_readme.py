@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 from mmjax.cli import parser
-from mmjax.core.config import load_config, override
+from mmjax.core.config import load_config
+from mmjax.core.override import override
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

@@ -23,6 +23,13 @@ def one_of(value: str, valid: Iterable[str], what: str) -> None:
         raise UserError(f"{what}: {value!r} is unknown.{nearest(value, valid)} Expected one of: {listed(valid, 40)}.")
 
 
+def at_least(low: float, where: str, **values: float | None) -> None:
+    """Raises UserError for a value below low; None is left alone."""
+    for name, value in values.items():
+        if value is not None and value < low:
+            raise UserError(f"{where}.{name}={value} must be at least {low}.")
+
+
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Returns 'a, b, c, ... (7 more)' for a message."""
     names = list(names)

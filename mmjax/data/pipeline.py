@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax.core.errors import UserError, listed, nearest
+from mmjax.core.errors import UserError, at_least, listed, nearest
 from mmjax.core.types import Batch, Stream
 from mmjax.data.bad_records import BadRecords
 from mmjax.data.loading import Loader
@@ -67,8 +67,8 @@ class Pipeline:
         self._loader = Loader(self._mixture, self.transforms, self.targets, self.seed, self.bad)
 
     def _check(self) -> None:
-        if self.batch_size < 1 or self.chunk < 1:
-            raise UserError(f"Pipeline: batch_size={self.batch_size} and chunk={self.chunk} must be positive.")
+        at_least(1, "Pipeline", batch_size=self.batch_size, chunk=self.chunk, num_threads=self.num_threads)
+        at_least(0, "Pipeline", prefetch=self.prefetch)
         columns = list(self._mixture.columns)
         readers = [(f"modality {name!r}", transform.column) for name, transform in self.transforms.items()]
         readers += [(f"target {name!r}", target.column) for name, target in self.targets.items()]

@@ -124,6 +124,11 @@ def _end(worker: _Worker, batches: list[Iterator[Any]]) -> None:
         return
     worker.stop()
     batches.clear()  # the last reference: TensorFlow cancels the graph and waits for its threads
+    worker.load = _ended  # TensorFlow never lets go of the worker, which must not keep the source alive
+
+
+def _ended(batch: int, rows: slice) -> Batch:
+    raise RuntimeError(f"the stream has ended; rows {rows} of batch {batch} were asked for.")
 
 
 def _as_numpy(tensor: tf.Tensor) -> np.ndarray:

@@ -87,7 +87,7 @@ def collect(embed: Embed, batches: Iterable[Batch], names: Sequence[str]) -> dic
       names: the modalities to keep.
 
     Returns:
-      modality -> Embedded, in the order of the batches, host by host.
+      modality -> Embedded, each row once, in the order of the batches, host by host.
 
     Raises:
       UserError: there are no batches, or embed does not give one of the modalities.
@@ -106,8 +106,21 @@ def host_rows(x: Array) -> np.ndarray:
     """Returns the rows of x that this host holds, in order; all of them where x is on this host alone."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.asarray(x)
-    shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
-    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+    return np.concatenate([np.asarray(shard.data) for shard in _row_shards(x)])
+
+
+def owned_rows(x: Array) -> np.ndarray:
+    """Returns [rows] bool for `host_rows(x)`: of the hosts that hold a row, one has True."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.ones(len(x), bool)
+    return np.concatenate([np.full(len(shard.data), shard.replica_id == 0) for shard in _row_shards(x)])
+
+
+def _row_shards(x: jax.Array) -> list[jax.Shard]:
+    """One shard for each span of rows on this host, in order; of copies the first."""
+    copies = sorted(x.addressable_shards, key=lambda shard: -shard.replica_id)
+    spans = {shard.index[0].start or 0: shard for shard in copies}
+    return [spans[start] for start in sorted(spans)]
 
 
 def _rows(name: str, embeddings: Mapping[str, Array], batch: Batch) -> dict[str, Any]:
@@ -117,7 +130,7 @@ def _rows(name: str, embeddings: Mapping[str, Array], batch: Batch) -> dict[str,
             f"evaluation: the model gives no embedding of {name!r}.{nearest(name, embeddings)} "
             f"It gives: {listed(embeddings) or 'none'}."
         )
-    mask = host_rows(batch.mask)
+    mask = host_rows(batch.mask) & owned_rows(batch.mask)
     if name in batch.streams:
         mask = mask & host_rows(batch.streams[name].mask).any(axis=1)
     values = host_rows(embeddings[name]).astype(np.float32)

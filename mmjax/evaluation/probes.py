@@ -70,6 +70,11 @@ def linear_probe(
         return pipeline.make_pipeline(preprocessing.StandardScaler(), regression).fit(features, labels)
 
     fit_x, valid_x, fit_y, valid_y = split
+    if len(np.unique(fit_y)) < 2:
+        raise UserError(
+            f"linear probe: of {len(y)} training examples, the {len(fit_y)} that are left to fit are of one class; "
+            "give it more of each class."
+        )
     scores = [float(fit(strength, fit_x, fit_y).score(valid_x, valid_y)) for strength in sorted(strengths)]
     best = sorted(strengths)[int(np.argmax(scores))]
     top_1 = float(fit(best, x, y).score(np.asarray(test_x, np.float64), np.asarray(test_y)))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import UserError, at_least
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.layers.masking import attention_mask
 from mmjax.layers.posemb import rotary
@@ -36,6 +36,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, context: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
         width = x.shape[-1]
+        at_least(1, "attention", num_heads=self.num_heads)
         if width % self.num_heads:
             raise UserError(f"attention: width {width} is not a multiple of num_heads {self.num_heads}.")
         context = x if context is None else context

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError
+
 
 def example_keys(key: jax.Array, batch_size: int) -> jax.Array:
     """Returns [B] keys, one a row of the batch."""
@@ -39,6 +41,8 @@ def drop_path(x: jax.Array, rate: float, rng: jax.Array | None) -> jax.Array:
 
 
 def _drop(x: jax.Array, rate: float, rng: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    if not 0 <= rate < 1:
+        raise UserError(f"dropout: the rate {rate} must be at least 0 and below 1.")
     if rng is None or rate == 0:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(rng)  # [B, ...]

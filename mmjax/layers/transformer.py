@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import one_of
+from mmjax.core.errors import at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
@@ -76,7 +76,7 @@ class Transformer(nn.Module):
       others: as in Block.
 
     Raises:
-      UserError: an unknown remat policy.
+      UserError: an unknown remat policy, or depth below 1.
     """
 
     depth: int
@@ -93,6 +93,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
+        at_least(1, "transformer", depth=self.depth)
         block = remat_block(self.remat, prevent_cse=not self.scan)
         sizes = {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "causal", "use_rotary", "activation")}
         sizes |= {"dropout": self.dropout, "drop_path": self.drop_path, "dtype": self.dtype}

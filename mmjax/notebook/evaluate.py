@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 def own_evaluations(run: LoadedModel) -> dict[str, Evaluation]:
     """Returns the evaluations of the run's config, built; their data must be there."""
-    return construct(dict(setting(run.config, "evaluations") or {}))
+    evaluations = setting(run.config, "evaluations")
+    return construct(dict(evaluations)) if evaluations else {}
 
 
 def evaluate_own(run: LoadedModel) -> dict[str, float]:

@@ -28,7 +28,7 @@ class Contrastive:
       first, second: the modalities.
       kind: 'softmax' or 'sigmoid'.
       form: 'dense' materialises the N x N logits; 'ring' never does, at any number of devices.
-      chunk_size: rows and columns of logits alive at once in the 'ring' form; None is one chunk a device.
+      chunk_size: rows and columns of logits alive at once in the 'ring' form; None is 1,024.
 
     Raises:
       UserError: an unknown kind or form.
@@ -46,6 +46,8 @@ class Contrastive:
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Returns ((first [B, E], second [B, E]), scalars)."""
+        for name in (self.first, self.second):
+            one_of(name, batch.streams, "Contrastive: the modality")
         streams = {name: batch.streams[name] for name in (self.first, self.second)}
         outputs = apply(params, streams, rng)
         return tuple(outputs.embeddings[name] for name in streams), outputs.scalars

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, strict_merge
 from mmjax.training.state import TrainState
 
@@ -23,15 +25,22 @@ class Keep:
 
     Attributes:
       every: duration between saves; evaluations and the end save too.
-      last: newest ones to keep.
+      last: newest ones to keep, at least 1.
       best: best ones to keep, by the evaluation metric `metric`; 0 keeps none for being good.
-      metric: name of an evaluation metric, larger is better.
+      metric: name of an evaluation metric, larger is better; NaN is worse than any number.
+
+    Raises:
+      UserError: last below 1 or best below 0.
     """
 
     every: str | int = "1000 steps"
     last: int = 3
     best: int = 1
     metric: str | None = None
+
+    def __post_init__(self):
+        at_least(1, "keep", last=self.last)
+        at_least(0, "keep", best=self.best)
 
 
 class Checkpoints:
@@ -108,12 +117,13 @@ class Checkpoints:
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
         """Returns the JSON stored with step (default: the newest): config, preprocess."""
-        return self._manager.restore(self._step(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        step = self._step(step)
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def best(self, metric: str) -> int | None:
         """Returns the step with the largest value of metric, or None where none was evaluated."""
         scored = [(self._manager.metrics(step) or {}, step) for step in self.steps()]
-        scored = [(metrics[metric], step) for metrics, step in scored if metric in metrics]
+        scored = [(_score(metrics, metric), step) for metrics, step in scored if metric in metrics]
         return max(scored)[1] if scored else None
 
     def wait(self) -> None:
@@ -157,7 +167,9 @@ def _writing(keep: Keep) -> ocp.CheckpointManagerOptions:
     if keep.best and metric:
         policies.append(
             preservation_policy.BestN(
-                get_metric_fn=lambda metrics: metrics[metric], n=keep.best, keep_checkpoints_without_metrics=False
+                get_metric_fn=lambda metrics: _score(metrics, metric),
+                n=keep.best,
+                keep_checkpoints_without_metrics=False,
             )
         )
     return ocp.CheckpointManagerOptions(
@@ -166,6 +178,12 @@ def _writing(keep: Keep) -> ocp.CheckpointManagerOptions:
         cleanup_tmp_directories=True,
         create=True,
     )
+
+
+def _score(metrics: Mapping[str, float], metric: str) -> float:
+    """Returns what checkpoints are compared by."""
+    value = metrics.get(metric, -math.inf)
+    return -math.inf if math.isnan(value) else value
 
 
 def _reading() -> ocp.CheckpointManagerOptions:
@@ -215,4 +233,10 @@ class InitFrom:
         loaded = flatten(checkpoints.restore_params(self.step))
         checkpoints.close()
         merged = strict_merge(params, loaded, allow_missing=self.allow_missing, allow_extra=self.allow_extra)
-        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), merged, params)
+        return jax.tree.map(lambda new, old: old if new is old else _placed(new, old.sharding), merged, params)
+
+
+def _placed(leaf: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Returns leaf, which every process has, over the devices of all processes."""
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])

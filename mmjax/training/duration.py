@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from mmjax.core.errors import UserError
@@ -17,8 +18,8 @@ def steps(duration: str | int, batch_size: int, examples_per_epoch: int) -> int:
     """
     if isinstance(duration, int):
         return duration
-    found = re.fullmatch(r"\s*([0-9.eE+]+)\s*(step|epoch|example)s?\s*", str(duration))
-    if not found:
+    found = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE]\+?\d+)?)\s*(step|epoch|example)s?\s*", str(duration))
+    if not found or not math.isfinite(float(found[1])):
         raise UserError(f"duration {duration!r} is not understood; expected '<number> {'|'.join(UNITS)}'.")
     amount, unit = float(found[1]), found[2]
     examples = {"step": batch_size, "epoch": examples_per_epoch, "example": 1}[unit] * amount

@@ -10,6 +10,7 @@ import fiddle as fdl
 import flax.linen as nn
 
 from mmjax.core.config import construct, set_everywhere
+from mmjax.core.errors import at_least
 from mmjax.core.mesh import MeshShape
 from mmjax.core.precision import compute_dtype
 from mmjax.data.pipeline import Pipeline
@@ -79,6 +80,10 @@ class Experiment:
     init_from: InitFrom | None = None
     log_every: int = 10
     max_skipped_in_row: int = 10
+
+    def __post_init__(self):
+        counts = ("micro_batches", "log_every", "max_skipped_in_row")
+        at_least(1, "experiment", **{name: getattr(self, name) for name in counts})
 
 
 def build(config: fdl.Config) -> Any:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmjax.training.checkpoint import Checkpoints, InitFrom
 from mmjax.training.state import TrainState
 from mmjax.training.trainer import Trainer
+
+
+def stored_preprocess(checkpoints: Checkpoints, init_from: InitFrom | None) -> dict[str, Any]:
+    """Returns modality -> preprocessing spec that the initial state comes with; none from scratch."""
+    if checkpoints.latest() is not None:
+        return checkpoints.meta()["preprocess"]
+    return init_from.preprocess() if init_from else {}
 
 
 def initial_state(trainer: Trainer, checkpoints: Checkpoints, init_from: InitFrom | None) -> tuple[TrainState, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import pathlib
 import time
 from typing import Any
 
@@ -14,15 +16,16 @@ import jax
 from rich.console import Console
 
 from mmjax.core.config import to_json
-from mmjax.core.errors import UserError
+from mmjax.core.errors import UserError, listed, one_of
 from mmjax.core.mesh import make_mesh
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.spec import describe
+from mmjax.evaluation.evaluator import Embed
 from mmjax.training import prepare
 from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Experiment, build
-from mmjax.training.initialise import initial_state
+from mmjax.training.initialise import initial_state, stored_preprocess
 from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
 from mmjax.training.overview import parameter_overview
 from mmjax.training.sharding import global_batch, local_rows
@@ -41,24 +44,28 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
     console = console or Console()
     folder = prepare.make_workdir(workdir)
     experiment: Experiment = build(config)
-    data = prepare.prepare_data(experiment.data, folder, experiment.init_from)
-    console.print(describe(data.source), soft_wrap=True, highlight=False, markup=False)
+    with contextlib.closing(Checkpoints(folder, experiment.keep)) as checkpoints:
+        return _fit(config, experiment, folder, checkpoints, console)
+
+
+def _fit(
+    config: fdl.Config, experiment: Experiment, folder: pathlib.Path, checkpoints: Checkpoints, console: Console
+) -> dict[str, float]:
+    stored = stored_preprocess(checkpoints, experiment.init_from)
+    data = prepare.prepare_data(experiment.data, folder, stored)
+    console.print(describe(data.source), soft_wrap=True, highlight=False, markup=False, emoji=False)
     mesh = make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
-        run = Run(experiment, data, make_trainer(experiment, data, mesh), Checkpoints(folder, experiment.keep), console)
+        run = Run(experiment, data, make_trainer(experiment, data, mesh), checkpoints, console)
         run.meta = {"config": json.loads(to_json(config)), "preprocess": data.spec()}
-        prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
+        prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         console.print(parameter_overview(state.params))
         console.print(
             f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.", soft_wrap=True
         )
-        run.writer = MetricWriter(folder, int(state.step))
-        try:
+        with contextlib.closing(MetricWriter(folder, int(state.step))) as run.writer:
             return run.train(state)
-        finally:
-            run.checkpoints.close()
-            run.writer.close()
 
 
 class Run:
@@ -78,14 +85,18 @@ class Run:
         self.meter, self.delayed = Meter(data.batch_size), Delayed()
         pipeline = functools.partial(dataclasses.replace, data, bad_log=None)
         self.evaluations = bind(experiment.evaluations, data.transforms, pipeline, trainer.mesh)
+        if experiment.keep.metric and self.evaluations:
+            one_of(experiment.keep.metric.partition("/")[0], self.evaluations, "keep.metric, before its '/'")
 
     def train(self, state: TrainState) -> dict[str, float]:
         """Takes the steps that remain; returns the last evaluation's metrics."""
         start, total = int(state.step), self.trainer.total_steps
+        if start > total:
+            raise UserError(f"the run is at step {start} already, past the {total} steps of duration.")
         self.progress = ProgressBar(total, start, self.console)
         batch_size = self.data.batch_size
         batches = self.data.train(start, local_rows(batch_size, self.trainer.mesh))
-        results = self._evaluate(start, state) if start == total else {}
+        results = evaluate(self.evaluations, self._embed(state)) if start == total else {}
         with StopSignal() as stop:
             try:
                 for step in range(start + 1, total + 1):
@@ -110,17 +121,24 @@ class Run:
         last = step == self.trainer.total_steps
         results = self._evaluate(step, state) if last or step % self.evaluate_every == 0 else {}
         if results or last or step % self.save_every == 0:
+            self._log(None, None)  # a restart goes on after this step, so its record is written before
             self.checkpoints.save(state, self.meta, results)
         return results
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
         if not self.evaluations:
             return {}
-        results = evaluate(
-            self.evaluations, lambda batch: self.trainer.embed(state.eval_params, batch.replace(targets={}))
-        )
+        results = evaluate(self.evaluations, self._embed(state))
         self.writer.write(step, results)
+        metric = self.experiment.keep.metric
+        if metric and metric not in results:
+            self.console.print(
+                f"keep.metric: no evaluation gives {metric!r}; there are {listed(results)}.", markup=False
+            )
         return results
+
+    def _embed(self, state: TrainState) -> Embed:
+        return lambda batch: self.trainer.embed(state.eval_params, batch.replace(targets={}))
 
     def _log(self, step: int | None, metrics: Any) -> None:
         ready = self.delayed.swap(step, metrics)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax.core.errors import one_of
+from mmjax.core.errors import UserError, one_of
 from mmjax.core.trees import map_with_path, matches_any, path_mask
 from mmjax.training.schedule import Schedule
 
@@ -51,6 +51,10 @@ class Optimizer:
     frozen: Sequence[str] = ()
     bounds: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     ema: float | None = None
+
+    def __post_init__(self):
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UserError(f"optimizer.ema={self.ema} must be at least 0 and below 1, or None.")
 
     def build(self, params: Any, learning_rate: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
         """Returns the transformation for params (arrays or their shapes).

@@ -1,10 +1,12 @@
-"""Before the first step: the run's folder, its config and its tokenizer."""
+"""Before the first step: the run's folder and its tokenizers."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -13,7 +15,6 @@ from mmjax.data.captions import with_trained_tokenizer
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
-from mmjax.training.checkpoint import InitFrom
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -30,6 +31,8 @@ def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
     Raises:
       UserError: it cannot be made.
     """
+    if "://" in str(workdir):
+        raise UserError(f"--workdir {workdir}: expected a folder of a mounted file system; a store is not one.")
     path = pathlib.Path(workdir).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -38,30 +41,25 @@ def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return path
 
 
-def prepare_data(data: Pipeline, workdir: pathlib.Path, init_from: InitFrom | None = None) -> Pipeline:
+def prepare_data(data: Pipeline, workdir: pathlib.Path, stored: Mapping[str, Any]) -> Pipeline:
     """Returns data with its bad-record log in workdir and a tokenizer for every text transform that has none.
 
-    The tokenizer is the workdir's own; else that of the run whose weights init_from takes; else one trained on the
-    captions of data.
+    Args:
+      data: of the config.
+      workdir: of the run.
+      stored: modality -> preprocessing spec that the weights came with, whose tokenizers are taken; where there is
+        none, one is trained on the captions of data, which gives the same on every host.
     """
-    inherited = init_from.preprocess() if init_from else {}
     transforms = {}
     for name, transform in data.transforms.items():
         if isinstance(transform, TextTransform) and transform.tokenizer is None:
-            stored = inherited.get(name, {}).get("tokenizer")
-            transform = _with_tokenizer(transform, data, stored, workdir / f"tokenizer_{name}.json")
+            transform = _with_tokenizer(transform, data, stored.get(name, {}).get("tokenizer"))
         transforms[name] = transform
     log = workdir / f"bad_records_{jax.process_index()}.jsonl"
     return dataclasses.replace(data, transforms=transforms, bad_log=data.bad_log or log)
 
 
-def _with_tokenizer(transform: TextTransform, data: Pipeline, stored: str | None, path: pathlib.Path) -> TextTransform:
-    if path.exists():
-        stored = path.read_text()
-    if stored is not None:
-        transform = transform.with_tokenizer(Tokenizer.from_json(stored))
-    else:
-        transform = with_trained_tokenizer(transform, data.source)
-    if not path.exists():
-        write_text(path, transform.tokenizer.to_json())
-    return transform
+def _with_tokenizer(transform: TextTransform, data: Pipeline, stored: str | None) -> TextTransform:
+    if stored is None:
+        return with_trained_tokenizer(transform, data.source)
+    return transform.with_tokenizer(Tokenizer.from_json(stored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -107,24 +108,25 @@ def check_batch(batch_size: int, mesh: Mesh, micro_batches: int = 1) -> None:
         )
 
 
-def local_rows(batch_size: int, mesh: Mesh) -> range:
-    """Returns the rows of the global batch that this process's devices hold.
+@functools.lru_cache
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """Returns [R] int, rising: the rows of the global batch that this process's devices hold.
 
-    Raises:
-      UserError: they are not one contiguous run.
+    They need not be one run: `jax.make_mesh` orders the devices of a TPU slice by its wiring, not by host.
     """
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    rows = sorted({row for (part,) in slices for row in range(*part.indices(batch_size))})
-    if rows != list(range(rows[0], rows[-1] + 1)):
-        raise UserError(f"mesh {dict(mesh.shape)}: this process would hold rows that are not contiguous: {rows}.")
-    return range(rows[0], rows[-1] + 1)
+    return np.unique(np.concatenate([np.arange(batch_size)[part] for (part,) in slices]))
 
 
 def global_batch(batch: Batch, batch_size: int, mesh: Mesh) -> Batch:
-    """Returns batch (this process's rows, numpy) as global arrays of batch_size rows over the mesh."""
-    sharding = batch_sharding(mesh)
+    """Returns batch (the rows `local_rows` of it, numpy) as global arrays of batch_size rows over the mesh."""
+    sharding, rows = batch_sharding(mesh), local_rows(batch_size, mesh)
 
     def place(leaf: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(sharding, leaf, (batch_size, *leaf.shape[1:]))
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            return leaf[slice(*np.searchsorted(rows, (start, stop)))]
+
+        return jax.make_array_from_callback((batch_size, *leaf.shape[1:]), sharding, part)
 
     return jax.tree.map(place, batch)

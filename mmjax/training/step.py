@@ -37,7 +37,7 @@ def train_step(
       apply: apply(params, streams, rng) -> Outputs.
       task: what is optimised.
       optimizer: optax transformation over params.
-      learning_rate: step -> learning rate, to be logged.
+      learning_rate: updates made -> learning rate of the next, to be logged.
       trainable: tree of bool like params; no gradient is computed for False leaves.
       seed: the noise of step s is drawn from fold_in(seed, s), example by example.
       micro_batches: see grad_cache.
@@ -63,6 +63,6 @@ def train_step(
     )
     skipped = state.skipped + jnp.where(good, 0, 1)
     in_row = jnp.where(good, 0, state.skipped_in_row + 1)
-    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate(state.step)}
+    metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate(state.step - state.skipped)}
     metrics |= {"skipped": skipped, "skipped_in_row": in_row, **task_loss.metrics}
     return TrainState(state.step + 1, params, opt_state, ema, skipped, in_row), metrics

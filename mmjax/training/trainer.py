@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmjax.core.errors import UserError, at_least
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Batch
 from mmjax.data.pipeline import Pipeline
@@ -54,8 +55,10 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
       UserError: batch, mesh, rules, patterns or durations that do not fit together.
     """
     sharding.check_batch(data.batch_size, mesh, experiment.micro_batches)
+    _check_vocabularies(experiment, data)
     to_steps = functools.partial(duration.steps, batch_size=data.batch_size, examples_per_epoch=data.examples_per_epoch)
     total = to_steps(experiment.duration)
+    at_least(1, "experiment", duration=total)
     learning_rate = experiment.optimizer.schedule.build(experiment.optimizer.learning_rate, total, to_steps)
 
     def init_params() -> Any:
@@ -100,6 +103,18 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
             lambda params, batch: apply(params, batch.streams, None).embeddings, out_shardings=batch_sharding(mesh)
         ),
     )
+
+
+def _check_vocabularies(experiment: Experiment, data: Pipeline) -> None:
+    """Raises UserError where a tokenizer gives ids that its encoder's embedding table has no row for."""
+    for name, transform in data.transforms.items():
+        ids = getattr(getattr(transform, "tokenizer", None), "vocab_size", 0)
+        rows = getattr(getattr(experiment.model, "encoders", {}).get(name), "vocab_size", ids)
+        if ids > rows:
+            raise UserError(
+                f"model.encoders.{name}.vocab_size is {rows}, but the tokenizer of {name!r} has {ids} tokens; "
+                f"set it to {ids} or more."
+            )
 
 
 def apply_of(model: Any) -> Apply:

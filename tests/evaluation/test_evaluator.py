@@ -1,5 +1,7 @@
 """Evaluators: padding and missing rows leave no trace, many captions work, sharded embeddings are the same."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from mmjax.core.errors import UserError
 from mmjax.core.types import Batch, Stream
 from mmjax.evaluation.evaluator import RetrievalEvaluator, collect, unit
 from mmjax.evaluation.retrieval import retrieval
-from tests.devices import run_on_devices
+from tests.devices import run_on_hosts
 
 WIDTH = 6
 
@@ -88,40 +90,41 @@ def test_unit_keeps_a_zero_vector():
     np.testing.assert_array_equal(unit(np.array([[0.0, 0.0], [3.0, 4.0]])), np.array([[0, 0], [0.6, 0.8]], np.float32))
 
 
-TWO_HOSTS = """
-import os, subprocess, sys
+GATHER = """
 import numpy as np
-WORKER = '''
-import sys, jax, numpy as np
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, int(sys.argv[1]))
-from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
+from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.core.types import Batch, Stream
 from mmjax.evaluation.evaluator import collect
-host, sharding = jax.process_index(), batch_sharding(make_mesh(MeshShape(fsdp=2, tensor=2)))
+from mmjax.training.sharding import global_batch, local_rows
+
+mesh = make_mesh(MeshShape({sizes}), [jax.devices()[i] for i in {order}])
+rows = local_rows(8, mesh)
+
 def embed(batch):
-    return {"image": jax.make_array_from_process_local_data(sharding, batch.streams["image"].values)}
+    return {{"image": batch.streams["image"].values}}
+
 def batches():
     for start in (0, 8):
-        rows = start + 4 * host + np.arange(4)
-        values = np.repeat(rows[:, None], 3, axis=1).astype(np.float32)
-        yield Batch({"image": Stream(values, np.ones((4, 1), bool))}, rows.astype(np.int32), rows < 14)
+        records = start + rows
+        values = np.repeat(records[:, None], 3, axis=1).astype(np.float32)
+        stream = Stream(values, np.ones((len(rows), 1), bool))
+        yield global_batch(Batch({{"image": stream}}, records.astype(np.int32), records < 14), 8, mesh)
+
 found = collect(embed, batches(), ["image"])["image"]
 assert sorted(found.group) == list(range(14)), found.group
 assert np.array_equal(found.values, np.repeat(found.group[:, None], 3, axis=1)), found
-print("gathered", len(found.group), jax.process_count(), len(jax.devices()))
-'''
-import socket
-with socket.socket() as s:
-    s.bind(("localhost", 0)); port = str(s.getsockname()[1])
-worker = [sys.executable, "-c", WORKER]
-hosts = [subprocess.Popen([*worker, str(i), port], stdout=subprocess.PIPE, text=True) for i in (0, 1)]
-for host in hosts:
-    print(host.communicate(timeout=120)[0])
-    assert host.returncode == 0
+print("rows", rows.tolist())
 """
 
 
-def test_two_hosts_gather_every_row():
-    out = run_on_devices(TWO_HOSTS, 4)
-    assert out.count("gathered 14 2 8") == 2
+@pytest.mark.parametrize(
+    ("sizes", "order", "rows"),
+    [
+        ("fsdp=2, tensor=1", [0, 1, 2, 3], [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ("fsdp=2, tensor=1", [0, 2, 1, 3], [[0, 1, 4, 5], [2, 3, 6, 7]]),  # as make_mesh orders some TPU slices
+        ("fsdp=1, tensor=4", [0, 1, 2, 3], [list(range(8))] * 2),  # both hosts hold every row
+    ],
+)
+def test_two_hosts_gather_every_row_once(sizes, order, rows):
+    found = run_on_hosts(GATHER.format(sizes=sizes, order=order), num_devices=2)
+    assert [json.loads(out.rpartition("rows ")[2]) for out in found] == rows

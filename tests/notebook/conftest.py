@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from mmjax.core.config import load_config, override
+from mmjax.core.config import load_config
+from mmjax.core.override import override
 from mmjax.training.loop import fit
 
 ROOT = pathlib.Path(__file__).parents[2]

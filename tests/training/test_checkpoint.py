@@ -10,7 +10,7 @@ from mmjax.core.trees import flatten
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
 from mmjax.training.optimizer import Optimizer
 from mmjax.training.state import create
-from tests.devices import run_on_devices
+from tests.devices import run_on_devices, run_on_hosts
 
 PARAMS = {"a": {"kernel": np.arange(32, dtype=np.float32).reshape(8, 4)}, "b": {"kernel": np.ones(4, np.float32)}}
 
@@ -41,6 +41,19 @@ def test_last_and_best_are_kept(tmp_path):
     assert checkpoints.meta(5) == {"config": {"step": 5}}
     checkpoints.close()
     assert Checkpoints(tmp_path).steps() == [2, 5, 6]
+
+
+def test_a_metric_that_is_not_a_number_is_worse_than_any(tmp_path):
+    steps = {1: 0.1, 2: 0.9, 3: float("nan"), 4: 0.5, 5: 0.3}
+    checkpoints = save(tmp_path, steps, Keep(last=1, best=1, metric="recall"))
+    assert checkpoints.steps() == [2, 5] and checkpoints.best("recall") == 2
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("wrong", [{"last": 0}, {"best": -1}])
+def test_a_run_keeps_something(wrong):
+    with pytest.raises(UserError, match="must be at least"):
+        Keep(**wrong)
 
 
 def test_a_step_is_saved_once(tmp_path):
@@ -85,6 +98,31 @@ def test_init_from_takes_weights_only_and_names_what_does_not_fit(tmp_path):
     np.testing.assert_array_equal(found["a"]["kernel"], PARAMS["a"]["kernel"])
     with pytest.raises(UserError, match="there is no such folder"):
         InitFrom(str(tmp_path / "nowhere")).merge(target)
+
+
+def test_init_from_places_weights_over_two_hosts(tmp_path):
+    save(tmp_path, {1: None}).close()
+    run_on_hosts(
+        f"""
+        import jax, numpy as np
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        from mmjax.core.mesh import MeshShape, make_mesh
+        from mmjax.training.checkpoint import InitFrom
+        from tests.training.test_checkpoint import PARAMS
+        mesh = make_mesh(MeshShape(data=1, fsdp=4))
+        specs = {{"a": {{"kernel": P("fsdp")}}, "b": {{"kernel": P()}}}}
+        zeros = jax.jit(
+            lambda: jax.tree.map(lambda x: 0 * x, PARAMS),
+            out_shardings=jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs),
+        )()
+        for (path, leaf), expected in zip(
+            jax.tree.leaves_with_path(InitFrom({str(tmp_path)!r}).merge(zeros)), jax.tree.leaves(PARAMS)
+        ):
+            for shard in leaf.addressable_shards:
+                np.testing.assert_array_equal(shard.data, expected[shard.index], err_msg=str(path))
+    """,
+        num_devices=2,
+    )
 
 
 def test_restores_onto_another_mesh_and_onto_one_device(tmp_path):

@@ -13,7 +13,7 @@ from rich.console import Console
 from mmjax.core.errors import UserError
 from mmjax.core.trees import flatten
 from mmjax.training import loop, stop
-from mmjax.training.checkpoint import Checkpoints, InitFrom
+from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
 from mmjax.training.loop import fit
 from tests.training.tiny import tiny_config
 
@@ -44,7 +44,7 @@ def test_a_run_leaves_metrics_checkpoints_and_what_rebuilds_it(whole):
     workdir, output = whole
     assert list(losses(workdir)) == [1, 2, 3, 4, 5, 6]
     assert Checkpoints(workdir).steps() == [2, 4, 6]
-    assert list(workdir.glob("tensorboard/events*")) and (workdir / "tokenizer_text.json").exists()
+    assert list(workdir.glob("tensorboard/events*"))
     meta = Checkpoints(workdir).meta()
     assert meta["config"] == json.loads((workdir / "config.json").read_text())
     text = meta["preprocess"]["text"]
@@ -85,6 +85,10 @@ def test_a_finished_run_is_only_evaluated_again(whole):
     before = final(whole[0])
     results = fit(tiny_config(), whole[0], Console(file=io.StringIO()))
     assert "held_out/mean_recall_at_1" in results
+    records = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert sum(record["step"] == 6 and "held_out/mean_recall_at_1" in record for record in records) == 1
+    with pytest.raises(UserError, match="at step 6 already, past the 4 steps of duration"):
+        fit(tiny_config(duration=4), whole[0], Console(file=io.StringIO()))
     jax.tree.map(np.testing.assert_array_equal, before, final(whole[0]))
 
 
@@ -92,6 +96,8 @@ def test_init_from_is_not_resume(whole, tmp_path):
     output = train(tmp_path, init_from=fdl.Config(InitFrom, str(whole[0])), duration=2)
     assert "initialised the weights from" in output
     assert losses(tmp_path)[1] < losses(whole[0])[1] and list(losses(tmp_path)) == [1, 2]
+    gone = fdl.Config(InitFrom, str(tmp_path / "gone"))
+    assert "resumed everything from step 2" in train(tmp_path, init_from=gone, duration=3)
 
 
 def test_numbers_that_are_not_finite_stop_the_run_with_a_sentence(tmp_path):
@@ -112,6 +118,32 @@ def test_a_config_that_does_not_fit_the_checkpoint_says_so(whole):
         fit(config, whole[0], Console(file=io.StringIO()))
 
 
+def test_a_tokenizer_that_is_larger_than_the_table_is_refused(tmp_path):
+    config = tiny_config()
+    config.model.encoders["text"].vocab_size = 100
+    with pytest.raises(UserError, match=r"encoders.text.vocab_size is 100, but the tokenizer of 'text' has \d+ tokens"):
+        fit(config, tmp_path, Console(file=io.StringIO()))
+
+
+def test_a_misspelt_metric_to_keep_by_is_refused(tmp_path):
+    config = tiny_config()
+    config.keep.metric = "heldout/mean_recall_at_1"
+    with pytest.raises(UserError, match=r"keep.metric.*Did you mean 'held_out'"):
+        fit(config, tmp_path, Console(file=io.StringIO()))
+
+
+def test_what_is_logged_is_written_before_a_checkpoint_that_follows_it(monkeypatch, tmp_path):
+    written, original = [], Checkpoints.save
+
+    def spy(self, state, *args):
+        written.append(list(losses(tmp_path)))
+        return original(self, state, *args)
+
+    monkeypatch.setattr(Checkpoints, "save", spy)
+    train(tmp_path, duration=4, evaluations={}, log_every=2)
+    assert written == [[2], [2, 4]]
+
+
 def test_the_step_never_waits_for_the_device(monkeypatch, tmp_path):
     """Metrics are read one logged step late: the value that is fetched belongs to a step before the newest."""
     order = []
@@ -123,5 +155,5 @@ def test_the_step_never_waits_for_the_device(monkeypatch, tmp_path):
         return found
 
     monkeypatch.setattr(loop.Delayed, "swap", spy)
-    train(tmp_path, duration=3, evaluations={})
-    assert order == [(1, None), (2, 1), (3, 2), (None, 3)]
+    train(tmp_path, duration=3, evaluations={}, keep=fdl.Config(Keep, every=100))
+    assert order == [(1, None), (2, 1), (3, 2), (None, 3), (None, None)]  # the last two are the end's

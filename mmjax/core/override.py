@@ -1,0 +1,138 @@
+"""Override values of a config by path, and show the paths that there are."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import fiddle as fdl
+import typeguard
+
+from mmjax.core.errors import UserError, listed, nearest
+
+
+def override(config: fdl.Config, assignment: str) -> None:
+    """Sets one value of config from 'path.to.key=VALUE'; VALUE is a Python literal, or else a string.
+
+    Raises:
+      UserError: no '=', a name in the path that does not exist (lists the valid ones), or a value of another type.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UserError(f"--set {assignment}: expected PATH=VALUE, as in model.encoders.image.width=512.")
+    *parents, last = path.strip().split(".")
+    node = config
+    for name in parents:
+        node = _child(node, name, path)
+    _child(node, last, path)  # or says which names there are
+    _assign(node, last, _fitting(node, last, _literal(text), assignment))
+
+
+def _names(node: Any) -> list[str]:
+    if isinstance(node, fdl.Buildable):
+        names = list(node.__signature_info__.parameters)
+        return [name for name in names if name not in ("parent", "name")] if "parent" in names else names  # flax's own
+    if isinstance(node, dict):
+        return list(node)
+    return [str(i) for i in range(len(node))] if isinstance(node, (list, tuple)) else []
+
+
+def _child(node: Any, name: str, path: str) -> Any:
+    names = _names(node)
+    if name not in names:
+        valid = listed(names, 40) or "none"
+        raise UserError(f"--set {path}: there is no {name!r}.{nearest(name, names)} Valid names here: {valid}.")
+    if isinstance(node, fdl.Buildable):
+        return _argument(node, name)
+    return node[name] if isinstance(node, dict) else node[int(name)]
+
+
+def _argument(node: fdl.Buildable, name: str) -> Any:
+    """Returns the value of a parameter; the default that a factory makes becomes a config of its own first."""
+    fields = dataclasses.fields(node.__fn_or_cls__) if dataclasses.is_dataclass(node.__fn_or_cls__) else ()
+    factory = {field.name: field.default_factory for field in fields}.get(name, dataclasses.MISSING)
+    if name not in node.__arguments__ and factory is not dataclasses.MISSING:
+        setattr(node, name, fdl.Config(factory) if dataclasses.is_dataclass(factory) else factory())
+    return getattr(node, name, None)
+
+
+def _assign(node: Any, name: str, value: Any) -> None:
+    if isinstance(node, fdl.Buildable):
+        setattr(node, name, value)
+    elif isinstance(node, dict):
+        node[name] = value
+    elif isinstance(node, list):
+        node[int(name)] = value
+    else:
+        raise UserError(f"--set: {name!r} is inside a tuple; set the whole tuple instead.")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _fitting(node: Any, name: str, value: Any, assignment: str) -> Any:
+    """Returns value as the parameter's type wants it: 64.0 as the int 64, one str as a sequence of it.
+
+    Raises:
+      UserError: it is of another type.
+    """
+    old, hint = _child(node, name, assignment), _hint(node, name)
+    options = [value]
+    if isinstance(value, float) and value.is_integer():
+        options.append(int(value))
+    if isinstance(value, str) and not {str, Any} & _members(hint):
+        options = [(value,)]
+    for option in options:
+        if _is_of(option, hint) and not (isinstance(old, fdl.Buildable) and option is not None):
+            return option
+    if isinstance(old, fdl.Buildable):
+        raise UserError(f"--set {assignment}: expected one of its own values to be set instead: {listed(_names(old))}.")
+    wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
+    raise UserError(f"--set {assignment}: expected {wanted}; the present value is {old!r}.")
+
+
+def _hint(node: Any, name: str) -> Any:
+    """Returns the annotated type of a parameter; Any where there is none."""
+    try:
+        return typing.get_type_hints(node.__fn_or_cls__).get(name, Any) if isinstance(node, fdl.Buildable) else Any
+    except NameError:  # an annotation of another library that cannot be evaluated
+        return Any
+
+
+def _members(hint: Any) -> set[Any]:
+    """Returns the types of a union; of another hint, itself."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return set(typing.get_args(hint)) if union else {hint}
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if isinstance(value, bool) and bool not in _members(hint):
+        return hint is Any
+    try:
+        typeguard.check_type(value, hint)
+    except typeguard.TypeCheckError:
+        return False
+    return True
+
+
+def describe(config: fdl.Config) -> str:
+    """Returns a line 'path = value' for all that --set can set; (default) is what is left to a constructor."""
+    return "\n".join(_lines(fdl.deepcopy_with(config), ""))
+
+
+def _lines(node: Any, path: str) -> Iterator[str]:
+    for name in _names(node):
+        value, given = _child(node, name, path), not isinstance(node, fdl.Buildable) or name in node.__arguments__
+        inner = f"{path}.{name}".lstrip(".")
+        if isinstance(value, (fdl.Buildable, dict)) and value:
+            yield from _lines(value, inner)
+        elif given or not callable(value):  # a default that is a function is no business of --set
+            yield f"{inner} = {value!r}{'' if given else '  (default)'}"

@@ -1,0 +1,65 @@
+"""Overriding a config by path: what fits is set, what does not is a sentence."""
+
+import pathlib
+
+import fiddle as fdl
+import pytest
+
+from mmjax.core.config import load_config
+from mmjax.core.errors import UserError
+from mmjax.core.override import describe, override
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def openmoji() -> fdl.Config:
+    return load_config(f"{CONFIGS / 'openmoji.py'}:smoke")
+
+
+def test_override_by_path(openmoji):
+    override(openmoji, "model.encoders.image.width=512")
+    override(openmoji, "task.kind=sigmoid")
+    override(openmoji, "optimizer.clip_norm=None")
+    assert openmoji.model.encoders["image"].width == 512
+    assert openmoji.task.kind == "sigmoid"
+    assert openmoji.optimizer.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("model.encoders.image.widht=512", r"no 'widht'. Did you mean 'width'\? Valid names here: .*patch_size"),
+        ("model.encoder.image.width=512", r"no 'encoder'. Did you mean 'encoders'\?"),
+        ("model.encoders.imag.width=512", r"Did you mean 'image'\? Valid names here: image, text"),
+        ("duration", r"expected PATH=VALUE"),
+        ("optimizer.learning_rate=fast", r"expected float; the present value is 0.00"),
+        ("model.encoders.image.width=True", r"expected int; the present value is 64"),
+        ("model.encoders.image.width=64.5", r"expected int; the present value is 64"),
+        ("data.transforms.image.scale=0.5", r"expected tuple\[float, float\]; the present value is \(0.9, 1.0\)"),
+        ("optimizer=adam", r"expected one of its own values to be set instead: name, learning_rate"),
+        ("mesh=1", r"expected one of its own values to be set instead: data, fsdp, tensor"),
+        ("init_from=runs/base", r"expected mmjax.training.checkpoint.InitFrom \| None"),
+    ],
+)
+def test_a_wrong_override_is_a_sentence(openmoji, assignment, message):
+    with pytest.raises(UserError, match=message):
+        override(openmoji, assignment)
+
+
+def test_every_described_path_can_be_set(openmoji):
+    lines = describe(openmoji).splitlines()
+    assert "model.encoders.image.width = 64" in lines
+    assert "mesh.fsdp = 1  (default)" in lines
+    for line in lines:
+        path, _, value = line.removesuffix("  (default)").partition(" = ")
+        if not path.startswith("optimizer.bounds."):  # a parameter's path is itself one with slashes, not with dots
+            override(openmoji, f"{path}={value}")
+
+
+def test_values_take_the_type_of_the_parameter(openmoji):
+    override(openmoji, "data.batch_size=1e3")
+    override(openmoji, "optimizer.frozen=encoders/.*")
+    override(openmoji, "optimizer.learning_rate=1")
+    assert (openmoji.data.batch_size, openmoji.optimizer.frozen) == (1000, ("encoders/.*",))
+    assert isinstance(openmoji.data.batch_size, int)
