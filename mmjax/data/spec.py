@@ -10,7 +10,7 @@ from typing import Any
 from mmjax.core.config import configurable
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.openmoji import OpenMojiSource
-from mmjax.data.source import BadRecord, Source
+from mmjax.data.source import BadRecord, Source, unreadable
 from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, columns, files
 
 FORMS = (
@@ -33,9 +33,12 @@ def open_spec(spec: str, needs: Sequence[str] = ("image", "caption")) -> Source:
       needs: columns that the config's transforms read.
 
     Raises:
-      UserError: nothing is there, it is of no known form, or it lacks a column.
+      UserError: nothing is there, it is of no known form, it cannot be read, or it lacks a column.
     """
-    source = _opened(spec.strip())
+    try:
+        source = _opened(spec.strip())
+    except OSError as error:
+        raise UserError(f"--data {spec!r} cannot be read: {error}") from error
     missing = [column for column in needs if column not in source.columns]
     if missing or not len(source):
         raise UserError(_unfit(spec, source, needs, missing))
@@ -62,11 +65,13 @@ def _opened(spec: str) -> Source:
         return OpenMojiSource(split or "train")
     if spec.startswith("tfds:"):
         return TfdsSource(name, split or "train")
+    if os.path.isdir(spec):  # before its ending is looked at
+        return _folder(spec)
     if _TAR.search(spec):
         return WebDatasetSource(spec)
     if os.path.splitext(spec)[1].lower() in _MANIFESTS:
         return ManifestSource(spec)
-    if os.path.isdir(spec) or (files.is_remote(spec) and not os.path.splitext(spec)[1]):
+    if files.is_remote(spec) and not os.path.splitext(spec)[1]:
         return _folder(spec)
     if os.path.exists(spec):
         raise UserError(f"--data {spec!r} is a file of no known form. It can be {FORMS}.")
@@ -114,10 +119,13 @@ def _example(source: Source) -> str:
     """Returns the first caption of the first good record of a few, or ''."""
     for index in range(min(len(source), 8)):
         try:
-            captions: Any = source.read(index).get("caption")
+            found: Any = source.read(index).get("caption")
+            texts = columns.captions(found, source.label(index))
         except BadRecord:
             continue
-        if captions:
-            text = columns.captions(captions, source.label(index))[0]
+        except OSError as error:
+            raise unreadable(source, index, error) from error
+        if texts:
+            text = texts[0]
             return repr(text if len(text) <= 80 else text[:77] + "...")
     return ""

@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import collections
+import errno
 import glob
 import itertools
 import os
 import re
 import threading
 from collections.abc import Callable
-
-import fsspec
+from typing import BinaryIO
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord
+from mmjax.data.sources.remote import is_remote, located
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def is_remote(path: str) -> bool:
-    """Returns whether fsspec reads this path (gs://, s3://, memory://), not the operating system."""
-    return "://" in path
+def opened(path: str) -> BinaryIO:
+    """Returns the file, open for reading."""
+    if not is_remote(path):
+        return open(path, "rb")
+    fs, inner = located(path)
+    return fs.open(inner, "rb")
+
+
+def is_file(path: str) -> bool:
+    """Says whether there is a file of this path."""
+    if not is_remote(path):
+        return os.path.isfile(path)
+    fs, inner = located(path)
+    try:
+        return fs.info(inner)["type"] == "file"
+    except FileNotFoundError:
+        return False
 
 
 def expand(pattern: str) -> list[str]:
     """Returns the files of a pattern in order: 'shard-{00000..00099}.tar', '{a,b}.tar', '*.tar', or one path.
 
+    What exists by its very name ('copy[1].tar') is no pattern.
+
     Raises:
       UserError: nothing fits a glob. (Whether the files of a brace pattern exist is `signature`'s to say.)
     """
-    paths = _braces(pattern)
-    if not any(glob.has_magic(path) for path in paths):
+    paths = [pattern] if os.path.exists(pattern) else _braces(pattern)
+    if not any(_is_glob(path) for path in paths):
         return paths
-    found = list(itertools.chain.from_iterable(_glob(path) for path in paths))
+    found = list(itertools.chain.from_iterable(_glob(path) if _is_glob(path) else [path] for path in paths))
     if not found:
         raise UserError(f"No file fits the pattern {pattern!r}.{siblings(pattern)}")
     return found
@@ -60,7 +77,7 @@ def signature(path: str) -> tuple[int, str]:
     if not is_remote(path):
         stat = os.stat(path)
         return stat.st_size, str(stat.st_mtime_ns)
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = located(path)
     info = fs.info(inner)
     stamps = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "updated", "created")
     return int(info["size"]), next((str(info[s]) for s in stamps if info.get(s)), "")
@@ -70,16 +87,23 @@ def read(path: str, missing: str) -> bytes:
     """Returns the bytes of a whole file.
 
     Raises:
-      BadRecord: of kind `missing` where there is no such file.
+      BadRecord: of kind `missing` where there is no such file, or no file can have this path.
+      OSError: the storage fails.
     """
     try:
         if is_remote(path):
-            fs, inner = fsspec.core.url_to_fs(path)
+            fs, inner = located(path)
             return fs.cat_file(inner)
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise BadRecord(missing, f"{path} does not exist.") from None
+    except (ValueError, UserError) as error:  # a NUL byte, half a surrogate pair, a protocol that nothing reads
+        raise BadRecord(missing, f"{path!r} cannot be read: {error}") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadRecord(missing, f"{path!r} is too long for a path.") from None
 
 
 def join(root: str, path: str) -> str:
@@ -90,7 +114,7 @@ def join(root: str, path: str) -> str:
 def walk(root: str) -> list[str]:
     """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
     if is_remote(root):
-        fs, inner = fsspec.core.url_to_fs(root)
+        fs, inner = located(root)
         found = [os.path.relpath(path, inner) for path in fs.find(inner)]
     else:
         found = [os.path.relpath(os.path.join(f, name), root) for f, _, names in os.walk(root) for name in names]
@@ -108,7 +132,7 @@ class RangeReader:
     def read(self, path: str, start: int, size: int) -> bytes:
         """Returns `size` bytes from byte `start`, or fewer where the file ends before."""
         if is_remote(path):
-            fs, inner = fsspec.core.url_to_fs(path)
+            fs, inner = located(path)
             return fs.cat_file(inner, start=start, end=start + size) if size else b""
         descriptor = self._descriptor(path)
         return os.pread(descriptor.number, size, start)
@@ -151,8 +175,12 @@ def _braces(pattern: str) -> list[str]:
     return [p for c in choices for p in _braces(pattern[: match.start()] + c + pattern[match.end() :])]
 
 
+def _is_glob(path: str) -> bool:
+    return glob.has_magic(path) and not os.path.exists(path)
+
+
 def _glob(path: str) -> list[str]:
     if not is_remote(path):
         return sorted(glob.glob(path, recursive=True))
-    fs, inner = fsspec.core.url_to_fs(path)
+    fs, inner = located(path)
     return sorted(fs.unstrip_protocol(found) for found in fs.glob(inner))

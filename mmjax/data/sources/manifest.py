@@ -25,9 +25,8 @@ class ManifestSource:
 
     A row may hold several captions (a list in JSONL), and a picture may have several rows: they become one record
     with all its captions, at the place of the first, so that two captions of one picture are never taken for
-    strangers. Blank captions are left out; a record with no other is bad ('empty_caption'). A row that cannot be
-    read is a bad record of its own ('malformed_row', named by its line). Opening reads each row once, about 5
-    seconds for a million (1 second with `group_by=None`).
+    strangers. Blank captions are left out. A row that cannot be read is a bad record of its own ('malformed_row',
+    named by its line). Opening reads each row once, about 5 seconds for a million (1 second with `group_by=None`).
 
     Attributes:
       path: the .jsonl, .csv or .tsv file, local or fsspec (gs://, s3://).
@@ -52,7 +51,7 @@ class ManifestSource:
     group_by: str | None = "image"
 
     def __post_init__(self):
-        if not files.is_remote(self.path) and not os.path.isfile(self.path):
+        if not files.is_file(self.path):
             raise UserError(f"The manifest {self.path!r} does not exist.{files.siblings(self.path)}")
         self.name = self.path
         self._rows = open_rows(self.path)
@@ -135,7 +134,8 @@ class ManifestSource:
             return -number - 1
         if not isinstance(value, str) or not value.strip():
             return -number - 1
-        return int.from_bytes(hashlib.blake2b(value.strip().encode(), digest_size=8).digest()) >> 1
+        text = value.strip().encode(errors="surrogatepass")  # JSON may hold half of a surrogate pair
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
     def _check_files(self, rows: list[dict[str, Any]]) -> None:
         """Raises where the paths of the first rows lead nowhere: the root is wrong, or they are web addresses."""

@@ -11,10 +11,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import fsspec
-
 from mmjax.core.errors import UserError
 from mmjax.data.source import BadRecord
+from mmjax.data.sources import files
 
 Row = tuple[int, bytes, int]
 """(first byte, the row's bytes, line number from 1)."""
@@ -123,7 +122,7 @@ def open_rows(path: str) -> JsonRows | CsvRows:
 def _lines(path: str) -> Iterator[Row]:
     """Yields (first byte, the line with its end, line number from 1)."""
     at = 0
-    with fsspec.open(path, "rb") as file:
+    with files.opened(path) as file:
         for number, line in enumerate(file, 1):
             yield at, line, number
             at += len(line)

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Sequence
 from typing import BinaryIO
 
-import fsspec
 import numpy as np
 import rich.console
 import rich.progress
@@ -95,7 +94,7 @@ def load_index(path: str, cache_dir: str) -> TarIndex:
     kept = epath.Path(cache_dir) / f"{hashlib.sha256(absolute.encode()).hexdigest()[:32]}.npz"
     index = _kept(kept, sign)
     if index is None:
-        with fsspec.open(path, "rb") as file:
+        with files.opened(path) as file:
             index = build_index(file, size, path)
         _keep(kept, sign, index)
     return index
