@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import errno
 import importlib
 import io
 import json
@@ -138,11 +139,12 @@ def test_planted_damage_is_exact(original, tmp_path):
         source = make_copies_open(copy.spec, tmp_path)
         found = outcomes(source)
         for index, kind in copy.damaged.items():
-            if kind in ("empty_file", "empty_caption"):
+            if kind == "empty_file":
                 assert found[index] == kind
             else:
                 assert found[index][0] == make_copies.damage(kind, original.records[index]["image"], [])[0]
-        assert sum(isinstance(f, str) for f in found) == 5
+                assert (found[index][1] == []) == (kind == "empty_caption")
+        assert sum(isinstance(f, str) for f in found) == 3
 
 
 def make_copies_open(spec: str, tmp_path):
@@ -198,8 +200,19 @@ def test_captions_come_from_json_where_there_is_no_text(tmp_path):
     source = WebDatasetSource(path, cache_dir=str(tmp_path))
     assert source.mapping == {"image": "webp", "caption": "json.caption"}
     captions = [found if isinstance(found, str) else found[1] for found in outcomes(source)]
-    assert captions == [["one"], ["a", "b"], "missing_caption", "empty_caption", "missing_caption"]
+    assert captions == [["one"], ["a", "b"], "missing_caption", [], "missing_caption"]
     assert source.label(4) == f"{path}:9"
+
+
+def test_most_samples_decide_where_captions_are(tmp_path):
+    rows = [{"caption": None, "name": "0.png"}, *({"caption": f"{i}"} for i in range(1, 40))]
+    members = [m for i, row in enumerate(rows) for m in ((f"{i}.png", b"i"), (f"{i}.json", json.dumps(row).encode()))]
+    path = tar(tmp_path / "a.tar", [("README.txt", b"read me"), *members])
+    source = WebDatasetSource(path, cache_dir=str(tmp_path))
+    assert source.mapping == {"image": "png", "caption": "json.caption"}
+    assert outcomes(source)[1:4] == [(b"i", []), (b"i", ["1"]), (b"i", ["2"])]
+    both = tar(tmp_path / "b.tar", [*members, *((f"{i}.txt", b"t") for i in range(40))])
+    assert WebDatasetSource(both, cache_dir=str(tmp_path)).mapping["caption"] == "txt"
 
 
 def test_columns_can_be_given(tmp_path):
@@ -347,7 +360,7 @@ def test_rows_of_one_picture_are_one_record(tmp_path):
     assert source.label(1).endswith("a.csv:3")
     alone = ManifestSource(str(tmp_path / "a.csv"), group_by=None)
     assert [f if isinstance(f, str) else f[1] for f in outcomes(alone)] == [
-        ["one"], ["zwei"], ["two"], "empty_caption", ["one"],
+        ["one"], ["zwei"], ["two"], [], ["one"],
     ]  # fmt: skip
 
 
@@ -362,7 +375,7 @@ def test_malformed_rows_are_bad_and_named_by_line(tmp_path):
         "malformed_row",
         "malformed_row",
         "missing_image",
-        "empty_caption",
+        (b"b.jpg", []),
         "missing_image",
         "missing_image",
         "undecodable_caption",
@@ -414,6 +427,21 @@ def test_manifest_mistakes_are_sentences(tmp_path):
         manifest(tmp_path, "f.csv", "image,image\na.jpg,x\n")
 
 
+def test_odd_paths_of_rows_are_missing_pictures_and_failing_storage_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec.implementations.http", None)  # as where no driver is installed
+    odd = ["b" * 300 + ".jpg", "b\0.jpg", "\ud800.jpg", "http://x.org/b.jpg", "foo://b.jpg"]
+    rows = "".join(json.dumps({"image": image, "caption": "x"}) + "\n" for image in ["a.jpg", *odd])
+    source = manifest(tmp_path, "a.jsonl", rows)
+    assert outcomes(source) == [(b"a.jpg", ["x"])] + ["missing_image"] * len(odd)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files, "open", fail, raising=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        source.read(0)
+
+
 def test_manifest_root_and_absolute_paths(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.jpg").write_bytes(b"a")
@@ -438,7 +466,7 @@ def test_folder(tmp_path):
         (b"a", ["one", "two"]),
         "missing_caption",
         "empty_file",
-        "empty_caption",
+        (b"e", []),
         "undecodable_caption",
         (b"b", ["bom"]),
     ]
@@ -508,8 +536,8 @@ def test_tfds_gives_encoded_pictures_and_all_captions(captions):
     source = TfdsSource("mmjax_test_captions", "train", data_dir=captions)
     assert source.mapping == {"image": "image", "caption": "captions/text", "label": "label"} and len(source) == 6
     found = outcomes(source)
-    assert found.count("empty_caption") == 1
-    records = {text[0]: (image, text) for image, text in (f for f in found if not isinstance(f, str))}
+    assert (png(5), []) in found
+    records = {text[0]: (image, text) for image, text in found if text}
     assert records == {f"first {i}": (png(i), [f"first {i}", f"second {i} é"]) for i in range(5)}
     assert source.label(2) == "tfds:mmjax_test_captions/1.0.0:train[2]"
     assert len(TfdsSource("mmjax_test_captions", "train[:50%]+validation", data_dir=captions)) == 9

@@ -1,14 +1,18 @@
 """--data SPEC: every form opens, what does not fit is a sentence, and planted damage is counted exactly."""
 
+import errno
+import os
+import sys
+
 import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.data import openmoji
 from mmjax.data.pipeline import Pipeline
-from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource
+from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, files
 from mmjax.data.spec import describe, open_spec
-from mmjax.data.transforms import ImageTransform
+from mmjax.data.transforms import ImageTransform, TextTransform
 from tests.data import make_copies
 from tests.data.test_sources import Memory, png, tar
 
@@ -100,6 +104,53 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, spec, message):
         open_spec(str(tmp_path / spec))
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("s3://b/0.tar", "pip install s3fs"),
+        ("s3://b/*.tar", "pip install s3fs"),
+        ("gs://b/a.csv", "pip install gcsfs"),
+        ("az://b/folder", "pip install adlfs"),
+        ("https://x.org/{0..1}.tar", "pip install aiohttp"),
+        ("memry://a.tar", r"Protocol not known: memry\. Did you mean 'memory'"),
+        ("memory://nowhere/a.csv", r"manifest 'memory://nowhere/a.csv' does not exist"),
+        ("memory://nowhere/a.tar", r"1 of 1 shards do not exist"),
+    ],
+)
+def test_mistakes_of_remote_paths_are_sentences(monkeypatch, spec, message):
+    for driver in ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.http"):
+        monkeypatch.setitem(sys.modules, driver, None)  # as where it is not installed
+    with pytest.raises(UserError, match=message):
+        open_spec(spec)
+
+
+def test_storage_that_fails_is_a_sentence(monkeypatch, tmp_path):
+    path = tar(tmp_path / "a.tar", [("a.jpg", b"i"), ("a.txt", b"t")])
+    source = open_spec(path)
+    os.remove(path)
+    with pytest.raises(UserError, match=r"a.tar:a cannot be read: .*No such file"):
+        describe(source)
+    (tmp_path / "a.csv").write_text("image,caption\n")
+    monkeypatch.setattr(files, "opened", open_nothing)
+    with pytest.raises(UserError, match=r"--data '.*a.csv' cannot be read: .*Input/output error"):
+        open_spec(str(tmp_path / "a.csv"))
+
+
+def open_nothing(path: str):
+    raise OSError(errno.EIO, "Input/output error", path)
+
+
+def test_a_name_is_what_is_there_before_it_is_a_form(tmp_path):
+    for name in ("dir.tar", "dir.csv"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(b"i")
+        (tmp_path / name / "a.txt").write_text("t")
+        assert isinstance(open_spec(str(tmp_path / name)), FolderSource)
+    for name in ("my[1].tar", "my{0..1}.tar", "a::b.tar"):
+        source = open_spec(tar(tmp_path / name, [("a.jpg", b"i"), ("a.txt", b"t")]))
+        assert source.read(0) == {"image": b"i", "caption": ["t"]}
+
+
 def test_mistyped_names_get_the_nearest():
     with pytest.raises(UserError, match=r"'openmojy' does not exist. Did you mean 'openmoji'"):
         open_spec("openmojy")
@@ -117,8 +168,11 @@ def test_needs_say_which_columns(original, tmp_path):
 @pytest.mark.parametrize("write", [make_copies.write_shards, make_copies.write_manifest, make_copies.write_folder])
 def test_planted_damage_is_counted_exactly(original, tmp_path, write):
     copy = write(original, tmp_path / "copy", share=0.2)
-    transforms = {"image": ImageTransform(size=8)}
-    pipeline = Pipeline(open_spec(copy.spec), transforms, batch_size=16, max_bad_share=1.0)
-    masks = np.concatenate([batch.mask for batch in pipeline.eval_batches()])[: copy.size]
-    assert pipeline.bad.counts() == dict(copy.planted) and sum(copy.planted.values()) == 10
-    assert np.flatnonzero(~masks).tolist() == sorted(copy.damaged)
+    image, text = ImageTransform(size=8), TextTransform(tokenizer="bytes")
+    without = {kind: count for kind, count in copy.planted.items() if kind != "empty_caption"}
+    assert sum(copy.planted.values()) == 10 and sum(without.values()) == 8
+    for transforms, planted in (({"image": image, "text": text}, copy.planted), ({"image": image}, without)):
+        pipeline = Pipeline(open_spec(copy.spec), transforms, batch_size=16, max_bad_share=1.0)
+        masks = np.concatenate([batch.mask for batch in pipeline.eval_batches()])[: copy.size]
+        assert pipeline.bad.counts() == planted
+        assert np.flatnonzero(~masks).tolist() == sorted(i for i, kind in copy.damaged.items() if kind in planted)

@@ -54,20 +54,19 @@ def chosen(columns: Mapping[str, str], names: Iterable[str], where: str) -> dict
 
 
 def captions(value: object, where: str) -> list[str]:
-    """Returns the captions of one record, blanks stripped and blank ones left out.
+    """Returns the captions of one record, blanks stripped and blank ones left out; none may be left.
+
+    That none is left is for who reads captions to refuse (`data.text`): a record's picture is as good without.
 
     Args:
       value: str, bytes in UTF-8, or a sequence of them.
       where: the record, for the message.
 
     Raises:
-      BadRecord: 'empty_caption' where none is left, 'undecodable_caption' where one is not UTF-8 or no text at all.
+      BadRecord: 'undecodable_caption' where one is not UTF-8 or no text at all.
     """
     values = [value] if isinstance(value, str | bytes) or not isinstance(value, Iterable) else value
-    texts = [text for text in (_text(v, where).strip() for v in values if v is not None) if text]
-    if not texts:
-        raise BadRecord("empty_caption", f"{where} has no caption with a letter in it.")
-    return texts
+    return [text for text in (_text(v, where).strip() for v in values if v is not None) if text]
 
 
 def image(value: bytes, where: str) -> bytes:

@@ -17,6 +17,7 @@ from mmjax.data.sources import columns as columns_lib
 from mmjax.data.sources import files, tar_index
 
 _TEXTS = ("txt", "text", "caption")
+_LOOK = 16  # samples from which the place of the captions is guessed
 _GAP = 1 << 16  # members nearer than this are fetched in one read
 
 
@@ -99,25 +100,33 @@ class WebDatasetSource:
         mapping = {}
         if images := [e for e in columns_lib.IMAGE_SUFFIXES if e in counts]:
             mapping["image"] = ";".join(images)
-        if texts := [e for e in _TEXTS if e in counts]:
-            mapping["caption"] = ";".join(texts)
-        elif "json" in counts and (key := self._json_key(indexes)):
-            mapping["caption"] = f"json.{key}"
+        if caption := self._caption(indexes, ";".join(e for e in _TEXTS if e in counts)):
+            mapping["caption"] = caption
         return mapping
 
-    def _json_key(self, indexes: list[tar_index.TarIndex]) -> str | None:
-        """Returns the key of the captions in the first JSON member that can be read."""
-        offsets, sizes = _where("json", indexes)
-        for index in np.flatnonzero(sizes > 0)[:16]:
-            data = self._reader.read(self._shards[self._shard(index)], int(offsets[index]), int(sizes[index]))
-            try:
-                value = json.loads(data)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                texts = [k for k, v in value.items() if isinstance(v, str) or (isinstance(v, list) and v)]
-                return columns_lib.guess(texts, "caption")
-        return None
+    def _caption(self, indexes: list[tar_index.TarIndex], texts: str) -> str:
+        """Returns where most of a few samples have their captions: `texts`, a value of their JSON, or '' for nowhere.
+
+        The samples lie at even distances among those that have either, so that one stray member decides nothing.
+        """
+        has_text, (offsets, sizes) = _where(texts, indexes)[1] >= 0, _where("json", indexes)
+        found = np.flatnonzero(has_text | (sizes > 0))
+        looked = found[np.linspace(0, len(found) - 1, min(len(found), _LOOK)).astype(np.int64)]
+        with_json = looked[sizes[looked] > 0]
+        if texts and has_text[looked].sum() >= len(with_json):
+            return texts
+        keys = [key for i in with_json for key in self._json_keys(int(i), int(offsets[i]), int(sizes[i]))]
+        key = columns_lib.guess(keys, "caption")
+        return texts if key is None else f"json.{key}"
+
+    def _json_keys(self, index: int, offset: int, size: int) -> list[str]:
+        """Returns the keys of a sample's JSON member whose values may be captions."""
+        try:
+            value = json.loads(self._reader.read(self._shards[self._shard(index)], offset, size))
+        except ValueError:
+            return []
+        items = value.items() if isinstance(value, dict) else ()
+        return [key for key, v in items if isinstance(v, str) or (isinstance(v, list) and v)]
 
 
 def _counts(indexes: list[tar_index.TarIndex]) -> collections.Counter[str]:
