@@ -227,7 +227,7 @@ def test_batches_are_as_element_spec_says():
 def test_a_missing_column_is_named_before_anything_is_read():
     with pytest.raises(UserError, match=r"pictures has no column 'captoin'.*'text'.*Did you mean 'caption'"):
         Pipeline(Pictures(3), {"text": TextTransform(column="captoin")}, batch_size=2)
-    with pytest.raises(UserError, match="Pipeline.batch_size=0 must be at least 1"):
+    with pytest.raises(UserError, match=r"Pipeline\.batch_size=0 must be at least 1"):
         Pipeline(Pictures(3), TRANSFORMS, batch_size=0)
 
 
