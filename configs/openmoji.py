@@ -42,7 +42,7 @@ def get_config(size: str = "full") -> fdl.Config:
             "image": fdl.Config(
                 ImageEncoder, patch_size=patch_size, depth=2 if smoke else 4, patch_dropout=0.3, **tower
             ),
-            "text": fdl.Config(TextEncoder, vocab_size=VOCAB_SIZE, depth=2, causal=False, **tower),
+            "text": fdl.Config(TextEncoder, vocab_size=VOCAB_SIZE, depth=2 if smoke else 1, causal=False, **tower),
         },
         fusion=fdl.Config(
             Coordinated,
