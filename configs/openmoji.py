@@ -8,8 +8,8 @@ import fiddle as fdl
 import flax.linen as nn
 
 from mmjax.core.errors import one_of
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.image import ImageTransform
-from mmjax.data.openmoji import OpenMojiSource
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
 from mmjax.encoders.image import ImageEncoder

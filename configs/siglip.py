@@ -11,8 +11,8 @@ SigLIP 2, 2025, section 2.1 (Adam, learning rate 1e-3, decoupled weight decay 1e
 import fiddle as fdl
 import flax.linen as nn
 
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.image import ImageTransform
-from mmjax.data.openmoji import OpenMojiSource
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
 from mmjax.encoders.image import ImageEncoder, vit_sizes

@@ -85,4 +85,5 @@ def test_core_dependencies_are_all_imported():
 
 
 def test_extras_are_those_of_the_readme():
-    assert {"demo", "test", "gpu", "tpu", "notebook", "parity"} == set(PROJECT["optional-dependencies"])
+    names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity"}
+    assert names == set(PROJECT["optional-dependencies"])

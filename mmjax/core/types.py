@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import numpy as np
@@ -14,13 +16,19 @@ class Stream:
     """The raw values of one modality for B examples.
 
     Attributes:
-      values: [B, ...] as the data pipeline gives them: uint8 pixels [B, H, W, 3], int32 token ids [B, N].
+      values: [B, ...] as the data pipeline gives them: uint8 pixels [B, H, W, 3], int32 token ids [B, N]. Where floats
+        are measurements, NaN is one that was not made (a channel that is missing from a recording).
       mask: [B, T] bool along the stream's own sequence axis (T = 1 for an image); False is padding. A row that
         is all False says that the modality is missing from that example.
     """
 
     values: Array
     mask: Array
+
+    @property
+    def present(self) -> Array:
+        """[B] bool: which examples have this modality."""
+        return self.mask.any(axis=1)
 
 
 @flax.struct.dataclass
@@ -36,6 +44,11 @@ class Tokens:
     x: Array
     mask: Array
     pooled: Array | None = None
+
+    @property
+    def present(self) -> Array:
+        """[B] bool: which examples have any token."""
+        return self.mask.any(axis=1)
 
 
 @flax.struct.dataclass
@@ -61,15 +74,40 @@ class Batch:
 
 
 @flax.struct.dataclass
+class Votes:
+    """What late fusion gives the heads: one vector a modality, each of which a head answers by itself.
+
+    Attributes:
+      vectors: modality -> [B, D].
+      weights: modality -> [B] float32 weight of its answer; over the modalities they sum to 1, a missing one has 0.
+      rule: how answers become one: 'mixture' (mean of probabilities) or 'product' (of experts).
+    """
+
+    vectors: dict[str, Array]
+    weights: dict[str, Array]
+    rule: str = flax.struct.field(pytree_node=False, default="mixture")
+
+
+@flax.struct.dataclass
 class Outputs:
     """What a model gives a task.
 
     Attributes:
-      tokens: modality -> Tokens.
+      tokens: modality -> Tokens, as the encoders made them.
       embeddings: modality -> [B, E] float32 unit vectors in the shared space.
       scalars: name -> [] float32 learned scalars that the loss needs (logit_scale, logit_bias).
+      fused: the joint representation, pooled [B, D] included; None where the fusion makes none.
+      votes: of late fusion, else None.
+      weights: modality -> [B] float32, how much each counts in `fused` or `votes`, where the fusion decides that.
+      penalties: name -> [B] float32 what the fusion adds to the loss of each example, its coefficient included.
+      predictions: decoder -> what it gives (a head: [B, K] float32).
     """
 
     tokens: dict[str, Tokens] = flax.struct.field(default_factory=dict)
     embeddings: dict[str, Array] = flax.struct.field(default_factory=dict)
     scalars: dict[str, Array] = flax.struct.field(default_factory=dict)
+    fused: Tokens | None = None
+    votes: Votes | None = None
+    weights: dict[str, Array] = flax.struct.field(default_factory=dict)
+    penalties: dict[str, Array] = flax.struct.field(default_factory=dict)
+    predictions: dict[str, Any] = flax.struct.field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmjax.core.config import configurable
 from mmjax.core.errors import UserError, listed, nearest
-from mmjax.data.openmoji import OpenMojiSource
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.source import BadRecord, Source, unreadable
 from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, columns, files
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
-from mmjax.data import openmoji
+from mmjax.data.datasets import built, openmoji
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, files
 from mmjax.data.spec import describe, open_spec
@@ -33,7 +33,7 @@ def prepared(monkeypatch, tmp_path):
     names = openmoji._names
     monkeypatch.setattr(openmoji, "_names", lambda emoji: dict(sorted(names(emoji).items())[1000:1020]))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    return str(openmoji.prepare().data_path)
+    return str(built.built(openmoji.OpenMoji).data_path)
 
 
 def test_every_form_opens(original, tmp_path):

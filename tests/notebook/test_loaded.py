@@ -12,8 +12,8 @@ import mmjax
 from mmjax.core.errors import UserError
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Stream
-from mmjax.data import openmoji
-from mmjax.data.openmoji import OpenMojiSource
+from mmjax.data.datasets import openmoji
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.encoders.image import ImageEncoder
 from mmjax.notebook import attention
 from mmjax.notebook.loaded import load

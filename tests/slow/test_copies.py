@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mmjax.data.openmoji import OpenMojiSource
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from tests.data.make_copies import write_folder, write_manifest, write_shards
 
 pytestmark = pytest.mark.slow

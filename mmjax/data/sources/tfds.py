@@ -28,7 +28,7 @@ class TfdsSource:
 
     An Image feature becomes its encoded bytes, Text a list[str] (a sequence of Text: all of them), a ClassLabel a
     list[str] with its class's name (with spaces for underscores in the column 'caption' or 'caption_<anything>'; empty
-    where the data set says that there is none), other numbers numpy.
+    where the data set says that there is none), a Tensor numpy of its shape, a scalar of strings bytes.
 
     Attributes:
       dataset: TFDS name ('coco_captions', 'coco_captions/2014:1.1.0'), the folder of a prepared version, or a builder.
@@ -94,8 +94,11 @@ class TfdsSource:
         if isinstance(feature, tfds.features.Text):
             return columns_lib.captions(values.bytes_list.value, where)
         if values.WhichOneof("kind") == "bytes_list":
-            return list(values.bytes_list.value)
-        return np.asarray(values.int64_list.value or values.float_list.value)
+            found = list(values.bytes_list.value)
+            return found[0] if feature.shape == () and len(found) == 1 else found
+        numbers = np.asarray(values.int64_list.value or values.float_list.value, feature.np_dtype)
+        shape = [-1 if size is None else size for size in feature.shape]  # of one, where the feature is a sequence
+        return numbers.reshape(shape) if numbers.size == np.prod(shape) or -1 in shape else numbers
 
 
 def _flat(feature: Feature, path: str = "") -> list[tuple[str, Feature]]:

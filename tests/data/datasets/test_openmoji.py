@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
-from mmjax.data import openmoji
+from mmjax.data.datasets import built, openmoji
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_second_process_that_finishes_first_wins(few, monkeypatch, tmp_path):
 
 def test_data_dir_comes_from_the_environment(few, monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    assert openmoji.prepare().data_path == tmp_path / "openmoji" / "1.0.0"
+    assert built.built(openmoji.OpenMoji).data_path == tmp_path / "openmoji" / "1.0.0"
     assert (tmp_path / "openmoji" / "1.0.0" / "features.json").exists()
 
 

