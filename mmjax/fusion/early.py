@@ -1,0 +1,68 @@
+"""Early fusion: the tokens of all modalities in one row, through one transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.mesh import constrain_batch
+from mmjax.core.types import Outputs, Tokens
+from mmjax.fusion.inputs import class_token, known, pool_tokens, project
+from mmjax.layers.transformer import Transformer, layer_norm
+
+
+class Early(nn.Module):
+    """{modality: Tokens [B, N_m, D_m]} -> fused Tokens [B, sum of N_m, width], pooled [B, width] float32.
+
+    Every token sees every token. With pool='first' this is the multimodal encoder of FLAVA: the hidden states of each
+    unimodal encoder go through a linear projection, a class token is put before all, and a transformer runs over them.
+
+    Attributes:
+      width, depth, num_heads, mlp_dim: sizes of the transformer.
+      pool: 'first' (a class token), 'mean', 'last', 'attention'; see layers.pooling.
+      dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+
+    Raises:
+      UserError: see fusion.inputs.known; an unknown pool.
+
+    References:
+      Singh et al., FLAVA: A Foundational Language And Vision Alignment Model, 2022, section 3.1.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    pool: str = "first"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None) -> Outputs:
+        known(self, tokens)
+        parts = project(self, tokens).values()
+        x = jnp.concatenate([part.x for part in parts], axis=1)  # [B, N, D]
+        mask = jnp.concatenate([part.mask for part in parts], axis=1)  # [B, N]
+        if self.pool == "first":
+            row = class_token(self, "class_token", x, mask, jnp.ones(x.shape[0], bool))
+            x, mask = row.x, row.mask  # [B, 1 + N, D]
+        x = Transformer(
+            self.depth,
+            self.num_heads,
+            self.mlp_dim,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(constrain_batch(x), mask, rng)
+        x = layer_norm("norm", x, self.dtype)
+        return Outputs(tokens=dict(tokens), fused=Tokens(x, mask, pool_tokens(self, "pool", x, mask)))
