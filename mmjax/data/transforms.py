@@ -12,11 +12,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmjax.core.errors import UserError, nearest
+from mmjax.data.audio import AudioTransform
 from mmjax.data.image import ImageTransform
 from mmjax.data.text import TextTransform
 from mmjax.data.transform import Transform
 
-__all__ = ["ImageTransform", "TextTransform", "Transform", "transform_from_spec", "transforms_from_spec"]
+__all__ = [
+    "AudioTransform",
+    "ImageTransform",
+    "TextTransform",
+    "Transform",
+    "transform_from_spec",
+    "transforms_from_spec",
+]
 
 
 def transform_from_spec(spec: Mapping[str, Any], allow: Sequence[str] = ("mmjax.",)) -> Transform:
