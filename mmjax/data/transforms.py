@@ -15,13 +15,16 @@ from mmjax.core.errors import UserError, nearest
 from mmjax.data.audio import AudioTransform
 from mmjax.data.image import ImageTransform
 from mmjax.data.text import TextTransform
+from mmjax.data.timeseries import SeriesTransform
 from mmjax.data.transform import Transform
+from mmjax.data.video import VideoTransform
 
 __all__ = [
     "AudioTransform",
     "ImageTransform",
     "TextTransform",
     "Transform",
+    "VideoTransform",
     "transform_from_spec",
     "transforms_from_spec",
 ]

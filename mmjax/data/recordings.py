@@ -1,0 +1,61 @@
+"""What a recording [T, C] with gaps (NaN) needs: a check, a window of it, another sampling rate, its statistics."""
+
+from __future__ import annotations
+
+import fractions
+
+import numpy as np
+
+from mmjax.data.source import BadRecord
+
+
+def resample(series: np.ndarray, rate: float, target: float) -> np.ndarray:
+    """Returns [ceil(T target / rate), C] float32 of a series [T, C], low-pass filtered where the rate falls.
+
+    Samples that were not measured are bridged by straight lines for the filter, and are NaN again in the result.
+
+    Args:
+      series: float32, NaN where nothing was measured.
+      rate, target: in Hz; their ratio is taken to within a thousandth of a sample in a thousand.
+    """
+    from scipy import signal  # scipy.signal takes half a second to import
+
+    ratio = fractions.Fraction(target / rate).limit_denominator(1000)
+    time, missing = np.arange(len(series)), np.isnan(series)
+    bridged = np.zeros_like(series)
+    for channel, gone in enumerate(missing.T):
+        if not gone.all():
+            bridged[:, channel] = np.interp(time, time[~gone], series[~gone, channel])
+    out = signal.resample_poly(bridged, ratio.numerator, ratio.denominator, axis=0, padtype="line").astype(np.float32)
+    nearest = np.minimum(np.round(np.arange(len(out)) / float(ratio)).astype(int), len(series) - 1)
+    return np.where(missing[nearest], np.float32(np.nan), out)
+
+
+def check(series: np.ndarray, column: str) -> None:
+    """Raises BadRecord for a series [T, C] from which nothing can be learned."""
+    if np.isinf(series).any():
+        raise BadRecord("non_finite", f"{column}: {int(np.isinf(series).sum())} infinite samples.")
+    there = ~np.isnan(series)
+    if not there.any():
+        raise BadRecord("no_samples", f"{column}: {len(series)} samples, none of them measured.")
+    low, high = np.min(series, 0, initial=np.inf, where=there), np.max(series, 0, initial=-np.inf, where=there)
+    if len(series) > 1 and not (high > low).any():
+        raise BadRecord("flat_series", f"{column}: no channel changes in {len(series)} samples.")
+
+
+def window(series: np.ndarray, length: int, rng: np.random.Generator | None) -> np.ndarray:
+    """Returns `length` samples with a measured one among them: from a random start, or nearest to the middle."""
+    counts = np.concatenate([[0], np.cumsum(~np.isnan(series).all(axis=1))])
+    room = max(len(series) - length, 0)
+    starts = np.flatnonzero(counts[length : length + room + 1] > counts[: room + 1]) if room else np.zeros(1, int)
+    start = starts[np.argmin(np.abs(starts - room // 2))] if rng is None else rng.choice(starts)
+    return series[start : start + length]
+
+
+def mean_and_std(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation [C] float32 of what was measured in [T, C]; 0 of a channel that was not."""
+    there = ~np.isnan(series)
+    count = np.maximum(there.sum(axis=0), 1)
+    mean = np.sum(series, axis=0, where=there) / count
+    variance = np.sum(np.square(series - mean), axis=0, where=there) / count
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)

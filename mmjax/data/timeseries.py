@@ -1,0 +1,148 @@
+"""Time series: a recording [T, C] -> a window of it at one sampling rate, NaN where nothing was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmjax.core.errors import UserError, at_least
+from mmjax.core.types import Stream
+from mmjax.data.recordings import check, mean_and_std, resample, window
+from mmjax.data.source import BadRecord, Record
+from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesTransform:
+    """A random window in training, the middle one in evaluation; padded at the end where the recording is shorter.
+
+    Every modality of an example draws its own window. Channels that must stay in step (the axes of an accelerometer
+    and of a gyroscope) belong into one column, or into recordings that are no longer than the window.
+
+    Attributes:
+      column: of the record, float [T, C]; NaN is a sample that was not measured.
+      length: of the window, in samples at `sampling_rate`.
+      channels: the name of each channel, in order.
+      sampling_rate: in Hz; None leaves every recording at its own rate.
+      units: of each channel ('g', 'mV'); only recorded.
+      source_rate: in Hz, of the recordings; None where they have `sampling_rate` already.
+      rate_column: of the record, its own rate in Hz; comes before source_rate.
+      channels_column: of the record, the names of its channels, of which `channels` are picked; those it lacks are NaN.
+      scale: least and greatest factor of a training window, one for all its channels.
+      jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
+      channel_dropout: probability that a channel of a training window is missing; never all of them.
+
+    References:
+      Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (scaling, jitter).
+    """
+
+    column: str = "series"
+    length: int = 128
+    channels: tuple[str, ...] = ("x", "y", "z")
+    sampling_rate: float | None = None
+    units: tuple[str, ...] = ()
+    source_rate: float | None = None
+    rate_column: str | None = None
+    channels_column: str | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    jitter: float = 0.0
+    channel_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least(1, "SeriesTransform", length=self.length)
+        at_least(0, "SeriesTransform", jitter=self.jitter, channel_dropout=self.channel_dropout)
+        if isinstance(self.channels, str) or not 0 < len(self.channels) == len(set(self.channels)):
+            raise UserError(f"SeriesTransform.channels={self.channels!r} must be the channels' names, each once.")
+        if self.units and len(self.units) != len(self.channels):
+            raise UserError(
+                f"SeriesTransform.units={self.units!r} must name one unit for each of {len(self.channels)} channels."
+            )
+        if not 0 < self.scale[0] <= self.scale[1] or self.channel_dropout >= 1:
+            raise UserError(
+                f"SeriesTransform: scale={self.scale} must be two rising positive factors, and "
+                f"channel_dropout={self.channel_dropout} a probability below 1."
+            )
+        for name in ("sampling_rate", "source_rate"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UserError(f"SeriesTransform.{name}={getattr(self, name)} must be a positive rate in Hz.")
+        if self.sampling_rate is None and (self.source_rate or self.rate_column):
+            raise UserError("SeriesTransform: a source_rate or rate_column is of use with a sampling_rate alone.")
+
+    def out_spec(self) -> dict[str, ArraySpec]:
+        """Returns the spec of values [length, C] float32 and mask [length] bool."""
+        return {"values": ((self.length, len(self.channels)), np.float32), "mask": ((self.length,), np.bool_)}
+
+    def prepare(self, record: Record, rng: np.random.Generator | None) -> np.ndarray:
+        """Returns the window [<= length, C] float32.
+
+        Raises:
+          BadRecord: 'wrong_shape', 'wrong_channels', 'non_finite' for infinite samples, 'no_samples' where nothing was
+            measured, 'flat_series' where no channel ever changes, 'wrong_rate'.
+        """
+        series = self._picked(record, get_column(record, self.column))
+        check(series, self.column)
+        rate = self._rate(record)
+        wanted = self.length if rate is None else math.ceil(self.length * rate / self.sampling_rate)
+        cut = window(series, wanted, rng)
+        if rate is not None and rate != self.sampling_rate:
+            cut = resample(cut, rate, self.sampling_rate)[: self.length]
+        return cut if rng is None else self._augmented(cut, rng)
+
+    def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
+        """Returns values [B, length, C] float32, 0 in the padding, and mask [B, length]."""
+        lengths = np.array([0 if series is None else len(series) for series in prepared])
+        rows = [s if s is None else np.pad(s, ((0, self.length - len(s)), (0, 0))) for s in prepared]
+        return Stream(stack_rows(rows, self.out_spec()), np.arange(self.length) < lengths[:, None])
+
+    def spec(self) -> dict[str, Any]:
+        """Returns the settings, with the channels' names, units and rate, stored in the checkpoint."""
+        return spec_of(self)
+
+    def _picked(self, record: Record, value: Any) -> np.ndarray:
+        series = np.asarray(value)
+        if series.ndim != 2 or series.dtype.kind not in "fiu":
+            found = f"{series.dtype} {list(series.shape)}"
+            raise BadRecord("wrong_shape", f"{self.column}: expected numbers [samples, channels], found {found}.")
+        names = self.channels if self.channels_column is None else _texts(get_column(record, self.channels_column))
+        if series.shape[1] != len(names):
+            detail = f"{self.column}: {series.shape[1]} channels, expected {len(names)}: {', '.join(names)}."
+            raise BadRecord("wrong_channels", detail)
+        if self.channels_column is None:
+            return series.astype(np.float32)
+        if not set(names) & set(self.channels):
+            raise BadRecord("wrong_channels", f"{self.column}: none of its channels ({', '.join(names)}) is wanted.")
+        picked = np.full((len(series), len(self.channels)), np.nan, np.float32)
+        for place, name in enumerate(self.channels):
+            if name in names:
+                picked[:, place] = series[:, names.index(name)]
+        return picked
+
+    def _rate(self, record: Record) -> float | None:
+        if self.sampling_rate is None:
+            return None
+        if self.rate_column is None:
+            return self.source_rate or self.sampling_rate
+        rate = float(np.asarray(get_column(record, self.rate_column)).reshape(-1)[0])
+        if not 0 < rate < math.inf:
+            raise BadRecord("wrong_rate", f"{self.rate_column}: {rate} is no sampling rate in Hz.")
+        return rate
+
+    def _augmented(self, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        series = series * np.float32(rng.uniform(*self.scale))
+        if self.jitter:
+            noise = self.jitter * mean_and_std(series)[1] * rng.standard_normal(series.shape)
+            series = series + noise.astype(np.float32)
+        if self.channel_dropout:
+            drop = rng.random(series.shape[1]) < self.channel_dropout
+            drop[rng.choice(np.flatnonzero(~np.isnan(series).all(axis=0)))] = False
+            series = np.where(drop, np.float32(np.nan), series)
+        return series
+
+
+def _texts(value: Any) -> list[str]:
+    """Returns a list of names, whether they come as text or bytes."""
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in value]

@@ -1,0 +1,177 @@
+"""SeriesTransform: windows, padding, gaps, resampling, channels by name, augmentation, bad records, its spec."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmjax.core.errors import UserError
+from mmjax.data.recordings import resample
+from mmjax.data.source import BadRecord
+from mmjax.data.timeseries import SeriesTransform
+from mmjax.data.transforms import transform_from_spec
+
+NAN = np.nan
+
+
+def ramp(samples: int, channels: int = 3) -> np.ndarray:
+    return np.arange(samples)[:, None] + 1000.0 * np.arange(channels)
+
+
+def record(series, **more):
+    return {"series": series, **more}
+
+
+def test_the_middle_in_evaluation_and_any_place_in_training():
+    transform = SeriesTransform(length=8)
+    assert transform.prepare(record(ramp(20)), None)[0, 0] == 6
+    starts = {int(transform.prepare(record(ramp(20)), np.random.default_rng(i))[0, 0]) for i in range(200)}
+    assert starts == set(range(13))
+    window = transform.prepare(record(ramp(20)), np.random.default_rng(0))
+    assert window.dtype == np.float32
+    np.testing.assert_array_equal(window, ramp(20)[int(window[0, 0]) :][:8])
+
+
+def test_short_and_missing_recordings_are_padded():
+    transform = SeriesTransform(length=8)
+    stream = transform.collate([transform.prepare(record(ramp(5)), None), None])
+    assert stream.values.shape == (2, 8, 3) and stream.values.dtype == np.float32
+    np.testing.assert_array_equal(stream.mask, [[True] * 5 + [False] * 3, [False] * 8])
+    np.testing.assert_array_equal(stream.values[0, :5], ramp(5))
+    assert (stream.values[0, 5:] == 0).all() and (stream.values[1] == 0).all()
+    for name, (shape, dtype) in transform.out_spec().items():
+        assert getattr(stream, name).shape[1:] == shape and getattr(stream, name).dtype == dtype
+
+
+def test_a_window_always_holds_something_that_was_measured():
+    series = ramp(40)
+    series[:38] = NAN
+    transform = SeriesTransform(length=4)
+    assert transform.prepare(record(series), None)[-1, 0] == 38  # the window that is nearest to the middle
+    for rng in (None, *(np.random.default_rng(i) for i in range(20))):
+        assert not np.isnan(transform.prepare(record(series), rng)).all()
+
+
+def test_resampling_keeps_slow_waves_and_removes_fast_ones():
+    time = np.arange(1000) / 500.0
+    series = np.stack([np.sin(2 * np.pi * 3 * time) + 7, np.sin(2 * np.pi * 180 * time) - 4], axis=1)
+    found = resample(series.astype(np.float32), 500.0, 100.0)
+    at = np.arange(200) / 100.0
+    assert found.shape == (200, 2) and found.dtype == np.float32
+    np.testing.assert_allclose(found[10:-10, 0], np.sin(2 * np.pi * 3 * at)[10:-10] + 7, atol=0.01)
+    np.testing.assert_allclose(found[10:-10, 1], -4, atol=0.02)  # 180 Hz would fold to 20 Hz
+    upward = resample(found[:, :1], 100.0, 250.0)
+    np.testing.assert_allclose(upward[50:-50, 0], np.sin(2 * np.pi * 3 * np.arange(500) / 250)[50:-50] + 7, atol=0.01)
+
+
+def test_gaps_stay_gaps_and_do_not_spread():
+    series = np.full((100, 2), 5.0, np.float32)
+    series[40:60, 0] = NAN
+    series[:, 1] = NAN
+    found = resample(series, 100.0, 50.0)
+    np.testing.assert_array_equal(np.isnan(found[:, 0]), (np.arange(50) >= 20) & (np.arange(50) < 30))
+    np.testing.assert_allclose(found[~np.isnan(found[:, 0]), 0], 5.0, atol=1e-5)
+    assert np.isnan(found[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"), [({"source_rate": 100.0}, {}), ({"rate_column": "rate", "source_rate": 1.0}, {"rate": 100.0})]
+)
+def test_the_rate_comes_from_the_settings_or_the_record(settings, more):
+    transform = SeriesTransform(length=10, sampling_rate=50.0, **settings)
+    window = transform.prepare(record(ramp(100), **more), None)
+    assert window.shape == (10, 3)
+    np.testing.assert_allclose(window[2:-2, 0], 40 + 2 * np.arange(10)[2:-2], atol=0.05)  # 20 samples of the middle
+    short = transform.prepare(record(ramp(10), **more), None)
+    assert short.shape == (5, 3)
+
+
+def test_channels_are_picked_by_name_and_may_be_missing():
+    transform = SeriesTransform(length=4, channels=("II", "V1", "I"), channels_column="names")
+    window = transform.prepare(record(ramp(4, 2), names=["I", b"II"]), None)
+    np.testing.assert_array_equal(window, np.stack([1000 + np.arange(4), np.full(4, NAN), np.arange(4)], axis=1))
+    with pytest.raises(BadRecord, match=r"none of its channels \(V5\) is wanted"):
+        transform.prepare(record(ramp(4, 1), names=["V5"]), None)
+
+
+def test_augmentation_is_training_alone():
+    series = np.random.default_rng(0).normal(size=(400, 3))
+    settings = {"length": 400, "scale": (0.5, 2.0), "jitter": 0.1}
+    transform = SeriesTransform(**settings)
+    np.testing.assert_array_equal(transform.prepare(record(series), None), series.astype(np.float32))
+    found = transform.prepare(record(series), np.random.default_rng(1))
+    factor = np.sum(found * series) / np.sum(series * series)
+    rest = (found - factor * series) / (factor * series.std(axis=0))
+    assert 0.5 < factor < 2 and abs(factor - 1) > 0.01
+    np.testing.assert_allclose(rest.std(axis=0), 0.1, rtol=0.15)
+
+
+def test_channel_dropout_leaves_one_that_was_measured():
+    series = ramp(8)
+    series[:, 0] = NAN
+    transform = SeriesTransform(length=8, channel_dropout=0.9)
+    kept = np.array([~np.isnan(transform.prepare(record(series), np.random.default_rng(i))).all(0) for i in range(300)])
+    assert kept[:, 1:].any(axis=1).all() and not kept[:, 0].any()
+    assert (
+        0.5 < kept[:, 1].mean() < 0.6
+    )  # chosen to stay in one half of the windows, and by luck in a tenth of the rest
+    assert not np.isnan(transform.prepare(record(series), None)[:, 1:]).any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "series"),
+    [
+        ("wrong_channels", ramp(9, 2)),
+        ("wrong_shape", np.arange(9.0)),
+        ("wrong_shape", np.array([["a", "b", "c"]])),
+        ("non_finite", np.where(ramp(9) == 3, np.inf, ramp(9))),
+        ("no_samples", np.zeros((0, 3))),
+        ("no_samples", np.full((9, 3), NAN)),
+        ("flat_series", np.ones((9, 3)) * [1, 2, NAN]),
+        ("missing_value", None),
+    ],
+)
+def test_damage_is_a_bad_record(kind, series):
+    with pytest.raises(BadRecord) as caught:
+        SeriesTransform(length=4).prepare(record(series), None)
+    assert caught.value.kind == kind
+
+
+def test_a_bad_rate_is_a_bad_record():
+    transform = SeriesTransform(length=4, sampling_rate=50.0, rate_column="rate")
+    with pytest.raises(BadRecord, match="wrong_rate"):
+        transform.prepare(record(ramp(9), rate=0.0), None)
+
+
+def test_the_spec_holds_the_metadata_and_builds_the_transform_again():
+    transform = SeriesTransform(
+        "ecg",
+        1000,
+        ("I", "II"),
+        100.0,
+        ("mV", "mV"),
+        rate_column="sampling_rate",
+        scale=(0.8, 1.2),
+        channel_dropout=0.2,
+    )
+    spec = json.loads(json.dumps(transform.spec()))
+    assert spec["channels"] == ["I", "II"] and spec["units"] == ["mV", "mV"] and spec["sampling_rate"] == 100.0
+    assert transform_from_spec(spec) == transform
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": "xyz"}, "each once"),
+        ({"channels": ("x", "x")}, "each once"),
+        ({"units": ("g",)}, "one unit for each of 3 channels"),
+        ({"scale": (1.2, 0.8)}, "two rising positive factors"),
+        ({"channel_dropout": 1.0}, "below 1"),
+        ({"length": 0}, "at least 1"),
+        ({"sampling_rate": 0.0}, "positive rate"),
+        ({"source_rate": 50.0}, "with a sampling_rate alone"),
+    ],
+)
+def test_wrong_settings_are_sentences(settings, message):
+    with pytest.raises(UserError, match=message):
+        SeriesTransform(**settings)
