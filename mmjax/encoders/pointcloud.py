@@ -1,0 +1,193 @@
+"""Point cloud encoder: groups of near points through a small PointNet each, then a transformer over the groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import UserError, at_least, one_of
+from mmjax.core.mesh import constrain_batch
+from mmjax.core.types import Stream, Tokens
+from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.mlp import ACTIVATIONS
+from mmjax.layers.points import farthest_points, gather_points, masked_max, nearest_points
+from mmjax.layers.pooling import Pool
+from mmjax.layers.transformer import Transformer, layer_norm
+
+NORMALISE = ("unit_sphere", "none")
+
+
+class GroupEncoder(nn.Module):
+    """Points of a group [B, G, K, F] with mask [B, G, K] -> one vector [B, G, width], whatever their order.
+
+    LayerNorm stands where the paper has BatchNorm: statistics over the batch would mix examples, count padding and
+    missing modalities, differ between training and use, and change with the number of devices.
+
+    Attributes:
+      hidden: widths of the three hidden layers; the second is also that of the group's first maximum.
+      width: D.
+      activation, dtype: as in layers.mlp.
+
+    References:
+      Qi et al., PointNet, 2017, section 4.2; Yu et al., Point-BERT, 2022, section 3.1 (point embeddings).
+    """
+
+    hidden: tuple[int, int, int]
+    width: int
+    activation: str = "gelu"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        one_of(self.activation, ACTIVATIONS, "activation")
+        first, second, third = self.hidden
+
+        def dense(size: int, name: str, x: jax.Array) -> jax.Array:
+            return nn.Dense(size, dtype=self.dtype, name=name)(x)
+
+        def active(name: str, x: jax.Array) -> jax.Array:
+            return ACTIVATIONS[self.activation](layer_norm(name, x, self.dtype))
+
+        x = dense(second, "features", active("norm_points", dense(first, "embedding", x)))  # [B, G, K, second]
+        group = jnp.broadcast_to(masked_max(x, mask)[..., None, :], x.shape)
+        x = jnp.concatenate([group, x], axis=-1)  # [B, G, K, 2 * second]
+        x = dense(self.width, "down", active("norm_group", dense(third, "up", x)))  # [B, G, K, D]
+        return masked_max(x, mask)  # [B, G, D]
+
+
+class PointCloudEncoder(nn.Module):
+    """float32 points [B, P, F] with mask [B, P] -> Tokens [B, G, width], independent of the order of the points.
+
+    F counts x, y and z in metres, then what else was measured (intensity, velocity, ...). Centres are picked by
+    farthest-point sampling; a group is a centre and its nearest points, relative to it. Where there are fewer places
+    than groups, the tokens left over are masked. A point with a coordinate that is not finite counts as padding,
+    another feature that is not finite as 0.
+
+    Attributes:
+      num_features: F.
+      num_groups, group_size: G tokens, each of K points; groups may overlap.
+      width, depth, num_heads, mlp_dim: sizes of the transformer.
+      group_hidden: widths inside the PointNet of a group; see GroupEncoder.
+      normalise: 'unit_sphere' moves each cloud's mean to 0 and its farthest point to distance 1, which forgets size and
+        place; 'none' keeps coordinates as they are, over `unit`.
+      unit: metres that count as 1 where normalise is 'none'.
+      radius: of a group, after normalising: points beyond it are left out and relative coordinates are divided by it.
+      pool: 'mean', 'attention', 'none', or 'first', which puts a class token before the groups; see layers.pooling.
+      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer; 'full' recomputes groups too.
+
+    Raises:
+      UserError: values that are not [B, P, num_features], or a setting without sense.
+
+    References:
+      Yu et al., Point-BERT: Pre-training 3D Point Cloud Transformers with Masked Point Modeling, 2022, section 3.1.
+    """
+
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    num_groups: int = 64
+    group_size: int = 32
+    num_features: int = 4
+    group_hidden: tuple[int, int, int] = (128, 256, 512)
+    normalise: str = "unit_sphere"
+    unit: float = 1.0
+    radius: float | None = None
+    pool: str = "mean"
+    activation: str = "gelu"
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
+        self._check(stream)
+        values, mask = finite_points(stream.values, stream.mask)
+        points = self._normalised(values[..., :3], mask)  # [B, P, 3]
+        x, mask = self._groups(points, values[..., 3:], mask)  # [B, G, D], [B, G]
+        if self.pool == "first":
+            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
+            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
+            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + G, D]
+            mask = jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)  # [B, 1 + G]
+        x = constrain_batch(dropout(x, self.dropout, fold(rng, 0)))
+        x = Transformer(
+            self.depth,
+            self.num_heads,
+            self.mlp_dim,
+            activation=self.activation,
+            dropout=self.dropout,
+            drop_path=self.drop_path,
+            scan=self.scan,
+            remat=self.remat,
+            dtype=self.dtype,
+            name="transformer",
+        )(x, mask, fold(rng, 1))
+        x = layer_norm("norm", x, self.dtype)
+        pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
+        return Tokens(x, mask, pool(x, mask))
+
+    def _check(self, stream: Stream) -> None:
+        shape = tuple(stream.values.shape)
+        if len(shape) != 3 or shape[-1] != self.num_features or self.num_features < 3:
+            raise UserError(
+                f"pointcloud: expected values [batch, points, num_features={self.num_features}], which start with "
+                f"x, y and z, got {shape}."
+            )
+        at_least(1, "pointcloud", num_groups=self.num_groups, group_size=self.group_size)
+        one_of(self.normalise, NORMALISE, "normalise")
+        if self.unit <= 0 or (self.radius is not None and self.radius <= 0):
+            raise UserError(f"pointcloud: unit={self.unit} and radius={self.radius} must be above 0.")
+
+    def _normalised(self, points: jax.Array, mask: jax.Array) -> jax.Array:
+        if self.normalise == "none":
+            return points / self.unit
+        centre = jnp.sum(points, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]  # [B, 3]
+        points = jnp.where(mask[..., None], points - centre[:, None], 0.0)
+        squares = jnp.max(jnp.sum(jnp.square(points), axis=-1), axis=1)  # [B]
+        return points / jnp.sqrt(jnp.where(squares > 0, squares, 1.0))[:, None, None]
+
+    def _groups(self, points: jax.Array, features: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the embeddings [B, G, D] of the groups and which of them exist [B, G]."""
+        chosen, present = farthest_points(points, mask, self.num_groups)  # [B, G]
+        centres = gather_points(points, chosen)  # [B, G, 3]
+        near, inside = nearest_points(centres, points, mask, self.group_size, self.radius)  # [B, G, K]
+        relative = (gather_points(points, near) - centres[:, :, None]) / (self.radius or 1.0)  # [B, G, K, 3]
+        members = jnp.concatenate([relative, gather_points(features, near)], axis=-1)  # [B, G, K, F]
+        inside = inside & present[..., None]
+        members = jnp.where(inside[..., None], members, 0.0).astype(self.dtype)
+        encoder = nn.remat(GroupEncoder) if self.remat == "full" else GroupEncoder
+        x = encoder(self.group_hidden, self.width, self.activation, self.dtype, name="groups")(members, inside)
+        return x + CentrePositions(self.width, self.activation, self.dtype, name="positions")(centres), present
+
+
+class CentrePositions(nn.Module):
+    """Coordinates of centres [B, G, 3] -> position embeddings [B, G, width] through a small MLP.
+
+    Attributes:
+      width: D.
+      activation, dtype: as in layers.mlp.
+      hidden: width between the two layers.
+    """
+
+    width: int
+    activation: str = "gelu"
+    dtype: Any = jnp.float32
+    hidden: int = 128
+
+    @nn.compact
+    def __call__(self, centres: jax.Array) -> jax.Array:
+        x = nn.Dense(self.hidden, dtype=self.dtype, name="embedding")(centres)  # [B, G, hidden]
+        return nn.Dense(self.width, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](x))  # [B, G, D]
+
+
+def finite_points(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns values [B, P, F] float32 with 0 for what is masked or not finite, and the mask [B, P] of real points."""
+    finite = jnp.isfinite(values)  # [B, P, F]
+    mask = mask & finite[..., :3].all(axis=-1)  # [B, P]
+    return jnp.where(mask[..., None] & finite, values, 0.0).astype(jnp.float32), mask
