@@ -14,6 +14,7 @@ from typing import Any
 from mmjax.core.errors import UserError, nearest
 from mmjax.data.audio import AudioTransform
 from mmjax.data.image import ImageTransform
+from mmjax.data.pointcloud import PointCloudTransform
 from mmjax.data.text import TextTransform
 from mmjax.data.timeseries import SeriesTransform
 from mmjax.data.transform import Transform
@@ -22,6 +23,8 @@ from mmjax.data.video import VideoTransform
 __all__ = [
     "AudioTransform",
     "ImageTransform",
+    "PointCloudTransform",
+    "SeriesTransform",
     "TextTransform",
     "Transform",
     "VideoTransform",

@@ -136,6 +136,16 @@ def test_scanned_equals_unrolled_and_a_class_token_comes_first(params):
     assert_same(found, other, atol=1e-5)
 
 
+def test_recomputing_changes_no_parameter_and_pools_have_their_shapes():
+    for options in ({"remat": "full"}, {"pool": "attention"}, {"pool": "none"}):
+        module = PLAIN.clone(**options)
+        shapes = jax.eval_shape(module.init, jax.random.key(0), CLOUD)
+        same = jax.tree.structure(shapes) == jax.tree.structure(jax.eval_shape(PLAIN.init, jax.random.key(0), CLOUD))
+        assert same == (options != {"pool": "attention"})
+        found = jax.eval_shape(module.apply, shapes, CLOUD)
+        assert found.x.shape == (4, 6, 16) and (found.pooled is None) == (module.pool == "none")
+
+
 def test_large_weights_have_a_sharding_rule():
     import re
 
