@@ -17,6 +17,7 @@ LAYERS = (
     ("encoders", "fusion", "decoders", "losses", "data"),
     ("model",),
     ("tasks",),
+    ("balance",),
     ("evaluation", "weights"),
     ("training",),
     ("planning", "notebook"),

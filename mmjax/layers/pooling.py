@@ -9,12 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import one_of
+from mmjax.core.types import Tokens
 from mmjax.layers.attention import Attention
 from mmjax.layers.masking import last_position, masked_mean
 from mmjax.layers.mlp import Mlp
 from mmjax.layers.transformer import layer_norm
 
 POOLS = ("first", "last", "mean", "attention", "none")
+
+
+def summary(tokens: Tokens) -> jax.Array:
+    """Returns a float32 vector an example [B, D]: pooled, or the mean of the tokens; 0 where there are none."""
+    vector = masked_mean(tokens.x, tokens.mask) if tokens.pooled is None else tokens.pooled  # [B, D]
+    return jnp.where(tokens.present[:, None], vector.astype(jnp.float32), 0.0)
 
 
 class Pool(nn.Module):

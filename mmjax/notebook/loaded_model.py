@@ -22,6 +22,7 @@ from mmjax.data.transform import Transform
 from mmjax.evaluation.retrieval import top_k
 from mmjax.notebook import attention, inputs
 from mmjax.notebook.evaluate import evaluate_on, evaluate_own
+from mmjax.training.trainer import answers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,7 +138,7 @@ class LoadedModel:
         return self.transforms[name]
 
     def embed(self, streams: Mapping[str, Stream]) -> dict[str, jax.Array]:
-        """Returns modality -> [B, E] of preprocessed streams, B a multiple of the devices that share a batch."""
+        """Returns modality or decoder -> [B, ...] of preprocessed streams, B a multiple of the devices of a batch."""
         with jax.set_mesh(self.mesh):
             return self._embed(self.params, jax.device_put(dict(streams), batch_sharding(self.mesh)))
 
@@ -155,7 +156,7 @@ class LoadedModel:
 
     @functools.cached_property
     def _embed(self) -> Any:
-        return jax.jit(lambda params, streams: self.model.apply({"params": params}, streams, None).embeddings)
+        return jax.jit(lambda params, streams: answers(self.model.apply({"params": params}, streams, None)))
 
     @functools.cached_property
     def _attend(self) -> Any:

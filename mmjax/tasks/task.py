@@ -16,6 +16,27 @@ Apply = Callable[..., Any]
 
 
 @flax.struct.dataclass
+class Evidence:
+    """What a supervised task saw of each modality; the monitor and the modulators of `mmjax.balance` read it.
+
+    Attributes:
+      prediction: [B, K] float32 of the head.
+      labels: [B] int32 classes or [B] float32 values to predict.
+      present: modality -> [B] bool.
+      features: modality -> [B, D] float32, one vector an example, with its gradient.
+      probes: modality -> [B, K] float32 logits or values of its probe; empty where the model has no probes.
+      log_likelihood: static; (prediction [B, K], labels [B]) -> [B] float32, higher is better.
+    """
+
+    prediction: Array
+    labels: Array
+    present: dict[str, Array]
+    features: dict[str, Array]
+    probes: dict[str, Array]
+    log_likelihood: Callable[[Array, Array], Array] = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass
 class TaskLoss:
     """What a task gives the step.
 
@@ -23,17 +44,25 @@ class TaskLoss:
       values: [B] float32 loss of each example.
       mask: [B] bool, the examples that count.
       metrics: name -> [] float32 worth logging.
+      evidence: of a supervised task.
+      parts: name -> TaskLoss of the tasks that this one is the weighted sum of.
     """
 
     values: Array
     mask: Array
     metrics: dict[str, Array] = flax.struct.field(default_factory=dict)
+    evidence: Evidence | None = None
+    parts: dict[str, TaskLoss] = flax.struct.field(default_factory=dict)
 
     def mean(self) -> jax.Array:
         """Returns the float32 mean of values over mask; 0 where nothing counts."""
-        weights = self.mask.astype(jnp.float32)
-        values = jnp.where(self.mask, self.values.astype(jnp.float32), 0.0)
-        return jnp.sum(values) / jnp.maximum(jnp.sum(weights), 1.0)
+        return mean_where(self.values, self.mask)
+
+
+def mean_where(values: Array, mask: Array) -> jax.Array:
+    """Returns the float32 mean [] of values [B] over mask [B]; 0 where nothing counts, whatever the others hold."""
+    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    return jnp.sum(values) / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
 
 
 class Task(Protocol):

@@ -9,6 +9,7 @@ from typing import Any
 import fiddle as fdl
 import flax.linen as nn
 
+from mmjax.balance.modulator import Modulator
 from mmjax.core.config import construct, set_everywhere
 from mmjax.core.errors import at_least
 from mmjax.core.mesh import MeshShape
@@ -51,6 +52,7 @@ class Experiment:
       data: training pipeline; its batch_size is the global batch.
       optimizer: how.
       duration: how long ('300 steps', '10 epochs', '3e9 examples').
+      balance: name -> part of the step that watches or changes loss and gradients (mmjax.balance), in this order.
       evaluations: name -> Evaluation.
       evaluate_every: duration between evaluations; the end evaluates too. None: only at the end.
       keep: checkpoints.
@@ -69,6 +71,7 @@ class Experiment:
     data: Pipeline
     optimizer: Optimizer
     duration: str | int
+    balance: Mapping[str, Modulator] = dataclasses.field(default_factory=dict)
     evaluations: Mapping[str, Evaluation] = dataclasses.field(default_factory=dict)
     evaluate_every: str | int | None = None
     keep: Keep = dataclasses.field(default_factory=Keep)

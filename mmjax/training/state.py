@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -23,6 +24,7 @@ class TrainState:
       ema: moving average of params (None, or frozen leaves None).
       skipped: [] int32, updates skipped since the start because loss or gradient was not finite.
       skipped_in_row: [] int32, those since the last good update.
+      balance: name -> state of the experiment's modulators.
     """
 
     step: Array
@@ -31,6 +33,7 @@ class TrainState:
     ema: Any
     skipped: Array
     skipped_in_row: Array
+    balance: dict[str, Any] = flax.struct.field(default_factory=dict)
 
     @property
     def eval_params(self) -> Any:
@@ -40,12 +43,24 @@ class TrainState:
         return jax.tree.map(lambda p, e: p if e is None else e, self.params, self.ema)
 
 
-def create(params: Any, optimizer: optax.GradientTransformation, trainable: Any | None) -> TrainState:
-    """Returns the state at step 0; trainable (a tree of bool) says which leaves have a moving average, if any."""
+def create(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    trainable: Any | None,
+    balance: Callable[[], dict[str, Any]] = dict,
+) -> TrainState:
+    """Returns the state at step 0.
+
+    Args:
+      params: to begin with.
+      optimizer: over params.
+      trainable: a tree of bool that says which leaves have a moving average; None: there is none.
+      balance: makes the state of each modulator.
+    """
     # A separate buffer, since the step donates its state.
     ema = None if trainable is None else jax.tree.map(lambda t, p: jnp.copy(p) if t else None, trainable, params)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(zero, params, optimizer.init(params), ema, zero, zero)
+    return TrainState(zero, params, optimizer.init(params), ema, zero, zero, balance())
 
 
 def update_ema(ema: Any, params: Any, decay: float) -> Any:

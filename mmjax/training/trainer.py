@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core.errors import UserError, at_least
+from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.mesh import batch_sharding
-from mmjax.core.types import Batch
+from mmjax.core.types import Array, Batch, Outputs
 from mmjax.data.pipeline import Pipeline
-from mmjax.tasks.task import Apply
+from mmjax.tasks.task import Apply, TaskLoss
 from mmjax.training import duration, sharding, state
 from mmjax.training.experiment import Experiment
 from mmjax.training.state import TrainState
@@ -35,7 +35,7 @@ class Trainer:
       init: () -> TrainState, fresh, each leaf made where it lives.
       from_params: params -> TrainState at step 0.
       step: (state, batch) -> (state, metrics); gives the buffers of state away.
-      embed: (params, batch) -> modality -> [B, E].
+      embed: (params, batch) -> modality or decoder -> [B, ...]; see `answers`.
     """
 
     mesh: Mesh
@@ -65,17 +65,18 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
         example = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), data.element_spec().streams)
         return experiment.model.init(jax.random.key(experiment.seed), example)["params"]
 
+    rows = batch_sharding(mesh)
     shapes = jax.eval_shape(init_params)
     specs = sharding.param_specs(shapes, mesh, experiment.rules)
     optimizer = experiment.optimizer.build(shapes, learning_rate)
     trainable = experiment.optimizer.trainable(shapes)
-    make_state = functools.partial(
-        state.create, optimizer=optimizer, trainable=trainable if experiment.optimizer.ema else None
-    )
+    apply = apply_of(experiment.model)
+    balance = _balance(experiment, apply, shapes, data.element_spec())
+    ema = trainable if experiment.optimizer.ema else None
+    make_state = functools.partial(state.create, optimizer=optimizer, trainable=ema, balance=balance)
     abstract = jax.eval_shape(make_state, shapes)
     shardings = sharding.state_shardings(abstract, specs, shapes, mesh)
     abstract = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, shardings)
-    apply = apply_of(experiment.model)
     return Trainer(
         mesh=mesh,
         total_steps=total,
@@ -88,6 +89,7 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
                 train_step,
                 apply=apply,
                 task=experiment.task,
+                modulators=experiment.balance,
                 optimizer=optimizer,
                 learning_rate=learning_rate,
                 trainable=trainable,
@@ -95,14 +97,30 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
                 micro_batches=experiment.micro_batches,
                 ema_decay=experiment.optimizer.ema,
             ),
-            in_shardings=(shardings, batch_sharding(mesh)),
+            in_shardings=(shardings, rows),
             out_shardings=(shardings, NamedSharding(mesh, P())),
             donate_argnums=0,
         ),
-        embed=jax.jit(
-            lambda params, batch: apply(params, batch.streams, None).embeddings, out_shardings=batch_sharding(mesh)
-        ),
+        embed=jax.jit(lambda params, batch: answers(apply(params, batch.streams, None)), out_shardings=rows),
     )
+
+
+def _balance(experiment: Experiment, apply: Apply, params: Any, batch: Batch) -> Callable[[], dict[str, Any]]:
+    """Returns a function that makes the first state of each modulator; what does not fit the task is found here."""
+
+    def run(params: Any, batch: Batch) -> TaskLoss:
+        return experiment.task.loss(*experiment.task.embed(apply, params, batch, None), batch)
+
+    loss = jax.eval_shape(run, params, batch)
+    return lambda: {name: modulator.init(params, loss) for name, modulator in experiment.balance.items()}
+
+
+def answers(outputs: Outputs) -> dict[str, Array]:
+    """Returns name -> [B, ...]: the embedding of each modality, and what each decoder predicts."""
+    if shared := set(outputs.embeddings) & set(outputs.predictions):
+        raise UserError(f"model.decoders: {listed(shared)} is the name of a modality too; give the decoder another.")
+    arrays = {name: value for name, value in outputs.predictions.items() if not isinstance(value, dict)}
+    return outputs.embeddings | arrays
 
 
 def _check_vocabularies(experiment: Experiment, data: Pipeline) -> None:

@@ -42,7 +42,7 @@ def test_mmjax_load_is_load():
 
 
 def test_needs_no_training_data(trained, monkeypatch):
-    monkeypatch.setattr(openmoji, "prepare", lambda *_: pytest.fail("the data set was opened"))
+    monkeypatch.setattr(openmoji, "built", lambda *_: pytest.fail("the data set was opened"))
     assert load(trained[0]).encode_text("a cat").shape == (1, 64)
 
 

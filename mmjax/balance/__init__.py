@@ -1,0 +1,1 @@
+"""Balance between modalities and between tasks: parts of the train step that watch and modulate it, one file each."""

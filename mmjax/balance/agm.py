@@ -1,0 +1,90 @@
+"""AGM: modulate each modality's gradient by how far it is ahead of its own running average."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.balance.modulator import Modulator, Step, evidence_of, mean_likelihoods, others_mean, scale_encoders
+from mmjax.core.errors import UserError, at_least
+from mmjax.core.subsets import keep_only, subsets
+from mmjax.core.types import Array
+from mmjax.tasks.task import Evidence, TaskLoss
+
+
+@dataclasses.dataclass(frozen=True)
+class Agm(Modulator):
+    """Multiplies the gradient of modality m's encoder by exp(-alpha * (r_m - tau_m)).
+
+    s_m is the mean cross-entropy of m's own share of the answer: its Shapley value over the sets of modalities, from
+    forward passes with the others missing (2^M - 1 of them; the answer to nothing at all counts as zero, as in the
+    paper). r_m = exp(mean of the others' s - s_m) says how far m is ahead in this batch, tau_m is the same of running
+    averages. In balance with its own past, the factor is exactly 1. The paper scales the gradient of m's share of the
+    answer; here that of m's encoder is scaled, so that the fusion, which is everyone's, learns undisturbed.
+
+    Attributes:
+      alpha: how strongly.
+      most: modalities beyond which the 2^M passes are refused.
+
+    References:
+      Li et al., Boosting Multi-modal Model Performance with Adaptive Gradient Modulation, 2023, equations 2 to 9.
+    """
+
+    alpha: float = 1.0
+    most: int = 4
+
+    def __post_init__(self):
+        at_least(0, "Agm", alpha=self.alpha)
+
+    def init(self, params: Any, loss: TaskLoss) -> Any:
+        """Returns the running averages of s_m, and the number of steps in them."""
+        names = sorted(evidence_of(loss).present)
+        if not 2 <= len(names) <= self.most:
+            raise UserError(f"Agm: there are {len(names)} modalities; it needs 2 to {self.most} (Agm.most).")
+        return {"mean": {name: jnp.zeros(()) for name in names}, "count": jnp.zeros(())}
+
+    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns the modulated gradients, the new averages, and the factors as metrics."""
+        whole = step.run(step.params, step.batch).evidence
+        scores = {name: -value for name, value in mean_likelihoods(whole, shares(step, whole)).items()}
+        count, average = state["count"], state["mean"]
+        known = {name: jnp.where(count > 0, average[name], scores[name]) for name in average}
+        factors = self.factors(scores, known)
+        new = {name: (average[name] * count + scores[name]) / (count + 1) for name in average}
+        metrics = {f"agm/factor/{name}": factor for name, factor in factors.items()}
+        return scale_encoders(grads, factors), {"mean": new, "count": count + 1}, metrics
+
+    def factors(self, scores: dict[str, Array], averages: dict[str, Array]) -> dict[str, jax.Array]:
+        """Returns modality -> exp(-alpha (r - tau)) [] of modality -> cross-entropy [], now and on average."""
+
+        def ahead(values: dict[str, Array], name: str) -> jax.Array:
+            return jnp.exp(others_mean(values, name) - values[name])
+
+        return {name: jnp.exp(-self.alpha * (ahead(scores, name) - ahead(averages, name))) for name in scores}
+
+
+def shares(step: Step, whole: Evidence) -> dict[str, jax.Array]:
+    """Returns modality -> [B, K], its Shapley value of the answer; over the modalities they sum to the whole answer."""
+    names = sorted(whole.present)
+    answers = {frozenset(): jnp.zeros_like(whole.prediction), frozenset(names): whole.prediction}
+    for part in subsets(names)[:-1]:
+        answers[frozenset(part)] = step.run(step.params, keep_only(step.batch, part)).evidence.prediction
+    weights = _weights(len(names))
+
+    def share(name: str) -> jax.Array:
+        others = [part for part in answers if name not in part]
+        gains = [weights[len(part)] * (answers[part | {name}] - answers[part]) for part in others]
+        return jnp.sum(jnp.stack(gains), axis=0)  # [B, K]
+
+    return {name: share(name) for name in names}
+
+
+def _weights(count: int) -> list[float]:
+    """Returns |S|! (M - |S| - 1)! / M! for |S| = 0, ..., M - 1."""
+    weights = [1.0 / count]
+    for size in range(1, count):
+        weights.append(weights[-1] * size / (count - size))
+    return weights

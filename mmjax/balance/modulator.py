@@ -1,0 +1,138 @@
+"""The interface of every part of the step that watches or changes loss and gradients, with a state of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import UserError
+from mmjax.core.trees import map_with_path
+from mmjax.core.types import Array, Batch
+from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss, mean_where
+
+ENCODER = "encoders_{}/"
+"""Where the parameters of a modality's encoder are in a MultimodalModel."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a modulator sees of one step, after the gradient is taken.
+
+    Attributes:
+      loss: of the batch.
+      params: as they were before the update.
+      batch: of the step.
+      number: [] int32, steps taken before.
+      key: [] PRNG key of this step and modulator.
+      run: (params, batch) -> TaskLoss of the task alone, without noise.
+    """
+
+    loss: TaskLoss
+    params: Any
+    batch: Batch
+    number: Array
+    key: Array
+    run: Callable[[Any, Batch], TaskLoss]
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of the loss.
+
+        Raises:
+          UserError: the task gives none.
+        """
+        return evidence_of(self.loss)
+
+
+class Modulator:
+    """A part of the train step; the defaults change nothing. A dataclass whose fields are its settings."""
+
+    def init(self, params: Any, loss: TaskLoss) -> Any:
+        """Returns the state at step 0, a tree of arrays; params and loss are shapes."""
+        del params, loss
+        return ()
+
+    def reweigh(self, loss: TaskLoss, state: Any) -> TaskLoss:
+        """Returns the loss that is differentiated instead; of the same examples."""
+        del state
+        return loss
+
+    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns (gradients to use instead, next state, metrics)."""
+        del step
+        return grads, state, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reweighed:
+    """A task whose loss went through the modulators' `reweigh`; itself a Task."""
+
+    task: Task
+    modulators: Mapping[str, Modulator]
+    states: Mapping[str, Any]
+
+    def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
+        """As the task does."""
+        return self.task.embed(apply, params, batch, rng)
+
+    def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
+        """As the task does, then changed by each modulator in order."""
+        loss = self.task.loss(by_example, shared, batch)
+        for name, modulator in self.modulators.items():
+            loss = modulator.reweigh(loss, self.states[name])
+        return loss
+
+
+def evidence_of(loss: TaskLoss) -> Evidence:
+    """Returns the evidence of a loss.
+
+    Raises:
+      UserError: the task gives none.
+    """
+    if loss.evidence is None:
+        raise UserError(
+            "balance: the task gives no evidence of its modalities; the monitor and the modulators need a supervised "
+            "task (tasks.supervised), alone or first in a MultiTask."
+        )
+    return loss.evidence
+
+
+def mean_likelihoods(evidence: Evidence, answers: Mapping[str, Array]) -> dict[str, jax.Array]:
+    """Returns modality -> [] float32, the mean over its examples of the log-likelihood of its answers [B, K]."""
+    return {
+        name: mean_where(evidence.log_likelihood(answer, evidence.labels), evidence.present[name])
+        for name, answer in answers.items()
+    }
+
+
+def scale_encoders(grads: Any, factors: Mapping[str, Array]) -> Any:
+    """Returns grads with those of each modality's encoder multiplied by its factor []."""
+
+    def scale(path: str, grad: Array) -> Array:
+        return next((grad * f for name, f in factors.items() if path.startswith(ENCODER.format(name))), grad)
+
+    return map_with_path(scale, grads)
+
+
+def check_probes(loss: TaskLoss, who: str) -> Evidence:
+    """Returns the evidence, which has probes.
+
+    Raises:
+      UserError: it has none, or of fewer than two modalities.
+    """
+    evidence = evidence_of(loss)
+    if len(evidence.probes) < 2:
+        raise UserError(
+            f"{who} compares the probes of two modalities or more, and the task has {len(evidence.probes)}: add "
+            "decoders.probes.Probes to model.decoders and name it in task.probes."
+        )
+    return evidence
+
+
+def others_mean(values: Mapping[str, Array], name: str) -> jax.Array:
+    """Returns the mean [] of the values of the other modalities."""
+    return jnp.mean(jnp.stack([value for other, value in values.items() if other != name]))

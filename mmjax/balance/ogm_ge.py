@@ -1,0 +1,84 @@
+"""OGM-GE: slow the modality that is ahead, and give its gradient the noise back that this takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmjax.balance.modulator import ENCODER, Modulator, Step, check_probes, others_mean, scale_encoders
+from mmjax.core.errors import at_least
+from mmjax.core.trees import map_with_path
+from mmjax.core.types import Array
+from mmjax.tasks.task import Evidence, TaskLoss, mean_where
+
+
+@dataclasses.dataclass(frozen=True)
+class OgmGe(Modulator):
+    """Multiplies the gradient of modality m's encoder by k_m = 1 - tanh(alpha * rho_m) where rho_m > 1, else by 1.
+
+    rho_m is the mean probability that m's probe gives the true class, over the mean of the other modalities' (for two,
+    the paper's ratio). The paper reads these probabilities off the halves of the weights of one linear classifier on
+    concatenated features; probes (decoders.probes) say the same for any fusion.
+
+    Attributes:
+      alpha: how strongly.
+      noise: add Gaussian noise of the standard deviation of each of the slowed encoder's gradients (the paper's GE).
+      until: step after which nothing is changed; None is never.
+
+    References:
+      Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, 2022, equations 8, 9 and 12.
+    """
+
+    alpha: float = 0.3
+    noise: bool = True
+    until: int | None = None
+
+    def __post_init__(self):
+        at_least(0, "OgmGe", alpha=self.alpha, until=self.until)
+
+    def init(self, params: Any, loss: TaskLoss) -> Any:
+        """Checks that there are probes."""
+        check_probes(loss, "OgmGe")
+        return ()
+
+    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns the modulated gradients and the factors as metrics."""
+        factors = self.factors(probabilities(step.evidence))
+        if self.until is not None:
+            factors = {name: jnp.where(step.number < self.until, factor, 1.0) for name, factor in factors.items()}
+        grads = scale_encoders(grads, factors)
+        if self.noise:
+            grads = _with_noise(grads, factors, step.key)
+        return grads, state, {f"ogm_ge/factor/{name}": factor for name, factor in factors.items()}
+
+    def factors(self, scores: dict[str, Array]) -> dict[str, jax.Array]:
+        """Returns modality -> k_m [] of modality -> score []: exactly 1 for one that is not ahead of the others."""
+        tiny = jnp.finfo(jnp.float32).tiny
+        ratios = {name: score / jnp.maximum(others_mean(scores, name), tiny) for name, score in scores.items()}
+        return {name: jnp.where(ratio > 1, 1 - jnp.tanh(self.alpha * ratio), 1.0) for name, ratio in ratios.items()}
+
+
+def probabilities(evidence: Evidence) -> dict[str, jax.Array]:
+    """Returns modality -> mean probability [] that its probe gives the true class, over the examples that have it."""
+    return {
+        name: mean_where(jnp.exp(evidence.log_likelihood(probe, evidence.labels)), evidence.present[name])
+        for name, probe in evidence.probes.items()
+    }
+
+
+def _with_noise(grads: Any, factors: dict[str, Array], key: Array) -> Any:
+    """Adds noise of each leaf's own standard deviation to the encoders whose factor is below 1."""
+    numbers = iter(range(len(jax.tree.leaves(grads))))
+
+    def add(path: str, grad: Array) -> Array:
+        number = next(numbers)
+        for name, factor in factors.items():
+            if path.startswith(ENCODER.format(name)):
+                noise = jax.random.normal(jax.random.fold_in(key, number), grad.shape) * jnp.std(grad)
+                return jnp.where(factor < 1, grad + noise, grad)
+        return grad
+
+    return map_with_path(add, grads)

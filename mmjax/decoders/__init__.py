@@ -1,0 +1,1 @@
+"""One file a decoder: Outputs of the fusion -> predictions."""

@@ -1,0 +1,66 @@
+"""Head: from the joint representation, or the votes of late fusion, to logits or values."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import UserError, one_of
+from mmjax.core.types import Outputs, Votes
+from mmjax.layers.dropout import dropout, fold
+
+KINDS = ("classes", "values")
+RULES = ("mixture", "product")
+
+
+class Head(nn.Module):
+    """Outputs -> [B, size] float32: one linear layer on the joint vector, or one for each vote.
+
+    Votes are combined by their rule. For classes: 'mixture' is the log of the weighted mean of probabilities, 'product'
+    the sum of log-probabilities (each to the power of its weight times the number present; with equal weights, the
+    plain product of experts). For values both are the weighted mean, which is the mean of a mixture and of a product of
+    Gaussians of those precisions.
+
+    Attributes:
+      size: K.
+      kind: 'classes' (logits of K classes) or 'values' (K real numbers).
+      dropout: rate on the vectors.
+
+    Raises:
+      UserError: an unknown kind or rule, or a fusion that makes neither a joint vector nor votes.
+
+    References:
+      Hinton, Training Products of Experts by Minimizing Contrastive Divergence, 2002, equation 1.
+    """
+
+    size: int
+    kind: str = "classes"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, outputs: Outputs, rng: jax.Array | None = None) -> jax.Array:
+        one_of(self.kind, KINDS, "Head.kind")
+        if outputs.votes is not None:
+            return self._combined(outputs.votes, rng)
+        if outputs.fused is None or outputs.fused.pooled is None:
+            raise UserError("Head: the fusion gives no joint vector; use one that does, such as fusion.early.Early.")
+        return self._answer("joint", outputs.fused.pooled, fold(rng, 0))
+
+    def _answer(self, name: str, vector: jax.Array, rng: jax.Array | None) -> jax.Array:
+        vector = dropout(vector.astype(jnp.float32), self.dropout, rng)  # [B, D]
+        return nn.Dense(self.size, dtype=jnp.float32, name=name)(vector)  # [B, K]
+
+    def _combined(self, votes: Votes, rng: jax.Array | None) -> jax.Array:
+        one_of(votes.rule, RULES, "Votes.rule")
+        names = sorted(votes.vectors)
+        answers = [self._answer(name, votes.vectors[name], fold(rng, i)) for i, name in enumerate(names)]
+        answers = jnp.stack(answers, axis=1)  # [B, M, K]
+        weights = jnp.stack([votes.weights[name] for name in names], axis=1)[..., None]  # [B, M, 1]
+        if self.kind == "values":
+            return jnp.sum(weights * answers, axis=1)  # [B, K]
+        if votes.rule == "product":
+            count = jnp.sum(weights > 0, axis=1, keepdims=True)  # [B, 1, 1]
+            return jnp.sum(count * weights * jax.nn.log_softmax(answers), axis=1)  # [B, K]
+        probabilities = jnp.sum(weights * jax.nn.softmax(answers), axis=1)  # [B, K]
+        return jnp.log(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny))

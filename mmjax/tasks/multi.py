@@ -1,0 +1,100 @@
+"""Several tasks at once: one forward pass, one step, a weighted sum of their losses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from mmjax.core.errors import UserError, at_least, listed
+from mmjax.core.types import Array, Batch
+from mmjax.tasks.task import Apply, Task, TaskLoss, mean_where
+
+LOG_VARIANCE = "log_variance/{}"
+"""The learned scalar of a task in uncertainty weighting; see `uncertainty_scalars`."""
+
+
+def uncertainty_scalars(names: Any) -> dict[str, float]:
+    """Returns `MultimodalModel.scalars` for uncertainty weighting of the tasks of these names."""
+    return {LOG_VARIANCE.format(name): 0.0 for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiTask:
+    """The weighted sum of the mean losses of several tasks.
+
+    An example may count for some tasks and not for others: each task's mean is over its own examples. Monitor and
+    modulators see the evidence of the first task.
+
+    Attributes:
+      tasks: name -> Task.
+      weights: name -> fixed weight; 1 where there is none. GradNorm (balance.gradnorm) starts from them.
+      uncertainty: weigh task i by exp(-s_i) and add s_i / 2, where s_i is the learned scalar 'log_variance/NAME' of the
+        model (`uncertainty_scalars` makes them). A classification, whose likelihood has a temperature and no variance,
+        is weighed alike.
+
+    Raises:
+      UserError: no task, or a weight of none.
+
+    References:
+      Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, 2018, equation 7.
+    """
+
+    tasks: Mapping[str, Task]
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    uncertainty: bool = False
+
+    def __post_init__(self):
+        if not self.tasks:
+            raise UserError("MultiTask.tasks is empty; it needs at least one task.")
+        if wrong := sorted(set(self.weights) - set(self.tasks)):
+            raise UserError(f"MultiTask.weights names {listed(wrong)}; its tasks are {listed(self.tasks)}.")
+        at_least(0, "MultiTask.weights", **self.weights)
+
+    def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
+        """Runs the model once and lets every task take its part."""
+        outputs = apply(params, batch.streams, rng)
+        taken = {name: task.embed(lambda *_: outputs, params, batch, rng) for name, task in self.tasks.items()}
+        by_example = {name: by_example for name, (by_example, _) in taken.items()}
+        shared = {name: shared for name, (_, shared) in taken.items()}
+        return by_example, {"tasks": shared, "scalars": outputs.scalars}
+
+    def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
+        """Returns the sum, spread over the examples so that its mean is the sum of the tasks' means."""
+        parts = {name: task.loss(by_example[name], shared["tasks"][name], batch) for name, task in self.tasks.items()}
+        weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in self.tasks}
+        extra = jnp.float32(0.0)
+        if self.uncertainty:
+            for name in self.tasks:
+                log_variance = self._scalar(shared["scalars"], name)
+                weights[name] = weights[name] * jnp.exp(-log_variance)
+                extra = extra + 0.5 * log_variance
+        return weighted_sum(parts, weights, extra)
+
+    def _scalar(self, scalars: Mapping[str, Array], name: str) -> Array:
+        if LOG_VARIANCE.format(name) not in scalars:
+            raise UserError(
+                f"MultiTask.uncertainty needs the learned scalar {LOG_VARIANCE.format(name)!r}: set model.scalars to "
+                f"tasks.multi.uncertainty_scalars({list(self.tasks)})."
+            )
+        return scalars[LOG_VARIANCE.format(name)]
+
+
+def weighted_sum(parts: Mapping[str, TaskLoss], weights: Mapping[str, Array], extra: Array = 0.0) -> TaskLoss:
+    """Returns the TaskLoss whose mean is sum_i weights[i] * parts[i].mean() + extra.
+
+    An example that any part counts, counts; each part's values are scaled by (examples in all) / (its own).
+    """
+    mask = jnp.stack([part.mask for part in parts.values()]).any(axis=0)  # [B]
+    total = jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
+    values = jnp.full(mask.shape, extra, jnp.float32)
+    metrics = {}
+    for name, part in parts.items():
+        own = jnp.maximum(jnp.sum(part.mask.astype(jnp.float32)), 1.0)
+        values = values + weights[name] * jnp.where(part.mask, part.values, 0.0) * (total / own)
+        metrics |= {f"{name}/{key}": value for key, value in part.metrics.items()}
+        metrics |= {f"{name}/loss": mean_where(part.values, part.mask), f"{name}/weight": jnp.float32(weights[name])}
+    evidence = next((part.evidence for part in parts.values() if part.evidence is not None), None)
+    return TaskLoss(values, mask, metrics, evidence, dict(parts))
