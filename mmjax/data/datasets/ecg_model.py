@@ -76,7 +76,8 @@ def intervals(count: int, mean: float, spread: float, rng: np.random.Generator) 
       rng: of the phases.
 
     References:
-      McSharry et al. 2003 (power spectrum of the RR intervals): two Gaussian bands of width 0.01 Hz with a power ratio of 0.5, random phases.
+      McSharry et al. 2003 (power spectrum of the RR intervals): two Gaussian bands of width 0.01 Hz with a power ratio
+    of 0.5, random phases.
     """
     frequencies = np.fft.rfftfreq(512, 0.25)  # 128 s at 4 Hz
     bands = [weight * np.exp(-0.5 * ((frequencies - at) / 0.01) ** 2) for at, weight in ((0.1, 0.5), (0.25, 1.0))]
