@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import types
 import typing
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ from typing import Any
 import fiddle as fdl
 import typeguard
 
-from mmjax.core.errors import UserError, listed, nearest
+from mmjax.core.errors import UserError, listed, nearest, one_of
 
 
 def override(config: fdl.Config, assignment: str) -> None:
     """Sets one value of config from 'path.to.key=VALUE'; VALUE is a Python literal, or else a string.
+
+    Where the value is an object (`model.fusion`), VALUE may be the import path of another class, such as
+    'mmjax.fusion.late.Late': it takes over the arguments of the same names, and of the rest its own defaults.
 
     Raises:
       UserError: no '=', a name in the path that does not exist (lists the valid ones), or a value of another type.
@@ -93,10 +97,28 @@ def _fitting(node: Any, name: str, value: Any, assignment: str) -> Any:
     for option in options:
         if _is_of(option, hint) and not (isinstance(old, fdl.Buildable) and option is not None):
             return option
+    if isinstance(old, fdl.Buildable) and isinstance(value, str) and "." in value:
+        return _swapped(old, value, assignment)
     if isinstance(old, fdl.Buildable):
         raise UserError(f"--set {assignment}: expected one of its own values to be set instead: {listed(_names(old))}.")
     wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
     raise UserError(f"--set {assignment}: expected {wanted}; the present value is {old!r}.")
+
+
+def _swapped(old: fdl.Buildable, path: str, assignment: str) -> fdl.Config:
+    """Returns a config of the class at an import path, with the arguments of old that it has too."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"--set {assignment}: there is no module {module!r} ({error}).") from None
+    names = [key for key, value in vars(found).items() if isinstance(value, type) and value.__module__ == module]
+    one_of(name, names, f"--set {assignment}: the class of {module}")
+    new = fdl.Config(getattr(found, name))
+    for key, value in old.__arguments__.items():
+        if key in new.__signature_info__.parameters:
+            setattr(new, key, value)
+    return new
 
 
 def _hint(node: Any, name: str) -> Any:

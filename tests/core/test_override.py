@@ -8,6 +8,9 @@ import pytest
 from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
 from mmjax.core.override import describe, override
+from mmjax.fusion.early import Early
+from mmjax.fusion.late import Late
+from mmjax.model import MultimodalModel
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
@@ -63,3 +66,16 @@ def test_values_take_the_type_of_the_parameter(openmoji):
     override(openmoji, "optimizer.learning_rate=1")
     assert (openmoji.data.batch_size, openmoji.optimizer.frozen) == (1000, ("encoders/.*",))
     assert isinstance(openmoji.data.batch_size, int)
+
+
+def test_an_object_is_swapped_by_its_import_path():
+    config = fdl.Config(MultimodalModel, {}, fdl.Config(Early, width=8, depth=3, num_heads=2, mlp_dim=16, pool="mean"))
+    override(config, "fusion=mmjax.fusion.late.Late")
+    assert config.fusion.__fn_or_cls__ is Late and config.fusion.width == 8
+    assert "pool" not in config.fusion.__arguments__
+    override(config, "fusion.rule=product")
+    assert fdl.build(config).fusion == Late(width=8, rule="product")
+    with pytest.raises(UserError, match=r"Did you mean 'Late'"):
+        override(config, "fusion=mmjax.fusion.late.Lat")
+    with pytest.raises(UserError, match=r"no module 'mmjax\.fusion\.latest'"):
+        override(config, "fusion=mmjax.fusion.latest.Late")

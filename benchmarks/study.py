@@ -1,0 +1,156 @@
+"""Runs a config in many variants and seeds, and writes what it measured as a Markdown table.
+
+    python -m benchmarks.study har --out docs/results          # or: sentiment, action, ecg, lidar, fusion_study
+    python -m benchmarks.study --list
+
+A run that was measured before (same config and versions) is taken from WORKDIR/measured.json; `--fresh` measures anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import io
+import json
+import pathlib
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from benchmarks.studies import STUDIES, Run, Study
+from mmjax.core.config import load_config, to_json
+from mmjax.core.errors import one_of
+from mmjax.core.override import override
+from mmjax.training.loop import fit
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = ("jax", "flax", "optax", "tensorflow-datasets")
+
+
+def main() -> None:
+    """Parses the command line, measures, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", help="which; see --list")
+    parser.add_argument("--list", action="store_true", help="show the studies")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results", help="folder of the tables")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/studies"))
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--smoke", action="store_true", help="the smoke size of the config and one seed, to try it")
+    options = parser.parse_args()
+    if options.list or not options.study:
+        print("\n".join(f"{name:14} {study.title}" for name, study in STUDIES.items()))
+        return
+    one_of(options.study, STUDIES, "the study")
+    cache = pathlib.Path.home() / ".cache" / "mmjax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    study = STUDIES[options.study]
+    rows = measure(study, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = document(options.study, study, rows)
+    (options.out / f"{options.study}.md").write_text(text)
+    for curve in study.curves:
+        curve.draw({name_of(run): mean_of(found) for run, found in rows}, options.out / f"{options.study}.png")
+    print(text)
+
+
+def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[dict[str, float]]]]:
+    """Returns each run with its metrics, one dict a seed."""
+    folder = options.workdir / options.study
+    folder.mkdir(parents=True, exist_ok=True)
+    store = folder / "measured.json"
+    known = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
+    rows = []
+    seeds = range(1 if options.smoke else study.seeds)
+    for run in study.runs:
+        found = []
+        for seed in seeds:
+            config = configured(study, run, seed, options.smoke)
+            key = hashlib.sha256((to_json(config) + repr(versions())).encode()).hexdigest()
+            if key not in known:
+                begin = time.monotonic()
+                known[key] = trained(config, folder / "run") | {"seconds": time.monotonic() - begin}
+                store.write_text(json.dumps(known, indent=1))
+            found.append(known[key])
+            shown = {column: known[key].get(metric) for column, metric in study.columns.items()}
+            print(name_of(run), "seed", seed, shown, f"{known[key]['seconds']:.0f} s", flush=True)
+        rows.append((run, found))
+    return rows
+
+
+def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
+    """Returns the config of one run."""
+    config = load_config(str(ROOT / study.config) + (":smoke" if smoke else ""))
+    for assignment in (*run.sets, f"seed={seed}", f"data.seed={seed}"):
+        override(config, assignment)
+    return config
+
+
+def trained(config: Any, workdir: pathlib.Path) -> dict[str, float]:
+    """Trains from scratch in workdir, which is deleted, and returns the last metrics."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    try:
+        return fit(config, workdir, Console(file=io.StringIO()))
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Returns package -> version of what the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def name_of(run: Run) -> str:
+    """Returns the cells that name a run as one string."""
+    return ", ".join(value for value in run.cells.values() if value)
+
+
+def mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns metric -> mean over the seeds."""
+    return {key: statistics.fmean(each[key] for each in found) for key in found[0]}
+
+
+def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float]]]]) -> str:
+    """Returns the Markdown page: what was run, with what, and the table."""
+    seconds = sum(each["seconds"] for _, found in rows for each in found)
+    heads = [*study.runs[0].cells, *study.columns]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for run, found in rows:
+        cells = [shown(metric, [each.get(metric) for each in found]) for metric in study.columns.values()]
+        lines.append("| " + " | ".join([*run.cells.values(), *cells]) + " |")
+    made = ", ".join(f"{package} {version}" for package, version in versions().items())
+    seeds = len(rows[0][1])
+    spread = f"Mean over {seeds} seeds, ± the standard deviation between them. " if seeds > 1 else ""
+    machine = f"{platform.machine()}, {jax.device_count()} {jax.default_backend()} device"
+    return "\n\n".join(
+        [
+            f"# {study.title}",
+            study.about,
+            *[extra() for extra in study.extras],
+            "\n".join(lines),
+            *([f"![{study.title}]({name}.png)"] if study.curves else []),
+            f"{spread}Made by `python -m benchmarks.study {name}` in {seconds / 60:.0f} minutes of training and "
+            f"evaluation ({machine}; Python {platform.python_version()}, {made}).\n",
+        ]
+    )
+
+
+def shown(metric: str, values: Sequence[float | None]) -> str:
+    """Returns '93.1 ± 0.4 %' of shares, '0.412 ± 0.010' of other numbers, '' where there are none."""
+    if any(value is None for value in values):
+        return ""
+    share = metric.rsplit("/", 1)[-1] in ("accuracy", "weighted_f1", "macro_f1")
+    scaled = [100 * value if share else value for value in values]
+    digits = 1 if share else 3
+    spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""
+    return f"{statistics.fmean(scaled):.{digits}f}{spread}{' %' if share else ''}"
+
+
+if __name__ == "__main__":
+    main()
