@@ -1,0 +1,140 @@
+"""Conformer: attention for what is far, a depthwise convolution for what is near, between two halves of an MLP.
+
+Where it differs from the paper: the convolution module has LayerNorm in place of BatchNorm, whose statistics would
+mix the examples of a batch (padding included) and keep a state; and attention has rotary positions in place of
+Transformer-XL's, which are relative too and cost no parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmjax.core.errors import at_least
+from mmjax.core.mesh import BATCH_AXES, constrain, constrain_batch
+from mmjax.layers.attention import Attention
+from mmjax.layers.dropout import drop_path, dropout, fold
+from mmjax.layers.transformer import layer_norm, run_blocks
+
+
+class FeedForward(nn.Module):
+    """x [B, N, D] -> [B, N, D] through hidden units of Swish.
+
+    Attributes:
+      hidden: width between the two layers.
+      dropout: rate after the activation.
+      dtype: compute dtype.
+    """
+
+    hidden: int
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rng: jax.Array | None = None) -> jax.Array:
+        init = nn.initializers.xavier_uniform()
+        y = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="up")(x)  # [B, N, hidden]
+        y = dropout(constrain(nn.swish(y), BATCH_AXES, None, "tensor"), self.dropout, rng)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="down")(y)  # [B, N, D]
+
+
+class ConvolutionModule(nn.Module):
+    """x [B, N, D] with mask [B, N] -> [B, N, D]: gated pointwise, depthwise over N, norm, Swish, pointwise.
+
+    Masked positions are zero before the depthwise convolution, so that padding does not leak into what is beside it.
+
+    Attributes:
+      kernel_size: taps of the depthwise convolution.
+      dtype: compute dtype.
+    """
+
+    kernel_size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        width, init = x.shape[-1], nn.initializers.xavier_uniform()
+        y = nn.glu(nn.Dense(2 * width, dtype=self.dtype, kernel_init=init, name="up")(x))  # [B, N, D]
+        y = y if mask is None else jnp.where(mask[..., None], y, 0)
+        sides = [((self.kernel_size - 1) // 2, self.kernel_size // 2)]
+        y = nn.Conv(
+            width, (self.kernel_size,), padding=sides, feature_group_count=width, dtype=self.dtype, name="depthwise"
+        )(y)  # [B, N, D]
+        y = nn.swish(layer_norm("norm", y, self.dtype))
+        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="down")(y)  # [B, N, D]
+
+
+class ConformerBlock(nn.Module):
+    """Half an MLP, attention, convolution, half an MLP, each a pre-norm residual branch; then a norm.
+
+    Attributes:
+      num_heads, mlp_dim, kernel_size: sizes.
+      dropout: rate on the output of each branch and within the MLPs.
+      drop_path: rate of dropping a branch of an example.
+      remat_core: do not keep attention probabilities for the backward pass.
+      dtype: compute dtype.
+
+    References:
+      Gulati et al., Conformer: Convolution-augmented Transformer for Speech Recognition, 2020, section 2.4.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    kernel_size: int = 31
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    remat_core: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None, layer: int | jax.Array = 0
+    ) -> tuple[jax.Array, None]:
+        at_least(1, "conformer", kernel_size=self.kernel_size)
+        rng = fold(rng, layer)
+
+        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
+            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
+            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
+
+        def half(name: str, x: jax.Array, part: int) -> jax.Array:
+            module = FeedForward(self.mlp_dim, self.dropout, self.dtype, name=name)
+            return 0.5 * module(layer_norm(f"norm_{name}", x, self.dtype), fold(rng, 8 + part))
+
+        attention = Attention(
+            self.num_heads, use_rotary=True, remat_core=self.remat_core, dtype=self.dtype, name="attention"
+        )
+        convolution = ConvolutionModule(self.kernel_size, self.dtype, name="convolution")
+        x = residual(x, half("mlp_first", x, 0), 0)  # [B, N, D]
+        x = residual(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 1)
+        x = residual(x, convolution(layer_norm("norm_convolution", x, self.dtype), mask), 2)
+        x = residual(x, half("mlp_last", x, 3), 3)
+        return layer_norm("norm", x, self.dtype), None
+
+
+class Conformer(nn.Module):
+    """A stack of `depth` ConformerBlocks over x [B, N, D] with mask [B, N] and optional per-example keys rng [B].
+
+    Attributes:
+      depth, scan, remat: as in layers.transformer.Transformer.
+      others: as in ConformerBlock.
+    """
+
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    kernel_size: int = 31
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = True
+    remat: str = "none"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
+        names = ("num_heads", "mlp_dim", "kernel_size", "dropout", "drop_path", "dtype")
+        sizes = {name: getattr(self, name) for name in names}
+        return run_blocks(ConformerBlock, sizes, self.depth, self.scan, self.remat, x, mask, rng)
