@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -76,6 +77,58 @@ class LabelTarget:
     def collate(self, prepared: Sequence[int | None]) -> np.ndarray:
         """Returns [B] int32, NO_LABEL where there is none."""
         return np.array([NO_LABEL if label is None else label for label in prepared], np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueTarget:
+    """Numbers to be predicted: a score, or K of them.
+
+    Attributes:
+      column: of the record: a number, or as many as `shape` says.
+      shape: of one example: () or (K,).
+      required: whether a record without the value is a bad record; else it is NaN where there is none.
+    """
+
+    column: str = "score"
+    shape: Sequence[int] = ()
+    required: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shape, (int, str)) or len(self.shape) > 1 or any(size < 1 for size in self.shape):
+            raise UserError(f"ValueTarget.shape={self.shape!r} must be () for one number or (K,) for K of them.")
+
+    def out_spec(self) -> ArraySpec:
+        """Returns the spec of [] or [K] float32."""
+        return tuple(self.shape), np.float32
+
+    def prepare(self, record: Record) -> np.ndarray:
+        """Returns the record's numbers, float32 of `shape`.
+
+        Raises:
+          BadRecord: 'no_value' where one is absent or NaN (if required); 'bad_value' for what is infinite, no number,
+            or of another length.
+        """
+        value = record.get(self.column)
+        if value is None:
+            value = np.full(self.shape, np.nan)
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+                found = np.asarray(value, np.float32)
+        except (ValueError, TypeError, OverflowError):
+            raise BadRecord("bad_value", f"{self.column} {str(value)[:60]!r} is no number.") from None
+        size = math.prod(self.shape)
+        if found.size != size:
+            raise BadRecord("bad_value", f"{self.column}: {found.size} numbers, expected {size}.")
+        if np.isinf(found).any():
+            raise BadRecord("bad_value", f"{self.column}: {found.tolist()} is not finite.")
+        if self.required and np.isnan(found).any():
+            raise BadRecord("no_value", f"the column {self.column!r} has no value.")
+        return found.reshape(self.shape)
+
+    def collate(self, prepared: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Returns [B] or [B, K] float32, NaN where there is none."""
+        rows = [np.full(self.shape, np.nan, np.float32) if row is None else row for row in prepared]
+        return np.stack(rows) if rows else np.zeros((0, *self.shape), np.float32)
 
 
 def label_of(record: Record, column: str) -> str:

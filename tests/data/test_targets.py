@@ -10,7 +10,7 @@ from mmjax.core.errors import UserError
 from mmjax.data.mixture import Mixture
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import BadRecord
-from mmjax.data.targets import NO_LABEL, LabelTarget, classes_of, label_of
+from mmjax.data.targets import NO_LABEL, LabelTarget, ValueTarget, classes_of, label_of
 from tests.data.memory import Numbers
 from tests.data.test_pipeline import NUMBER
 
@@ -85,3 +85,59 @@ def test_classes_are_declared_or_occur():
     source.classes = {"label": CLASSES}
     assert classes_of(source, "label") == list(CLASSES)
     assert label_of({"label": "né".encode()}, "label") == "né"
+
+
+@dataclasses.dataclass
+class Scored(Numbers):
+    """Record i has the score i / 2, in one of the forms that sources give, or what `odd` says."""
+
+    columns: tuple[str, ...] = ("number", "score")
+    odd: dict = dataclasses.field(default_factory=dict)
+
+    def read(self, index):
+        score = index / 2
+        forms = (score, [score], np.float64(score), np.array([score], np.float32), str(score))
+        return {"number": index, "score": self.odd.get(index, forms[index % 5])}
+
+
+def scored(odd=None, **options):
+    return Pipeline(Scored(10, odd=odd or {}), NUMBER, 4, max_bad_share=0.9, targets={"y": ValueTarget(**options)})
+
+
+def test_values_follow_their_rows():
+    pipeline = scored()
+    spec = pipeline.element_spec()
+    assert (spec.targets["y"].shape, spec.targets["y"].dtype) == ((4,), np.float32)
+    for batch in pipeline.eval_batches():
+        number = batch.streams["number"].values[:, 0]
+        assert batch.targets["y"].dtype == np.float32
+        np.testing.assert_array_equal(batch.targets["y"], np.where(batch.mask, number / 2, np.nan))
+
+
+def test_a_value_that_is_none_is_a_bad_record():
+    odd = {0: None, 1: float("nan"), 2: float("-inf"), 3: "much", 4: [1.0, 2.0], 5: [], 6: 1e39}
+    pipeline = scored(odd)
+    masks = np.concatenate([batch.mask for batch in pipeline.eval_batches()])
+    assert np.flatnonzero(masks).tolist() == [7, 8, 9]
+    assert pipeline.bad.counts() == {"no_value": 2, "bad_value": 5}
+    with pytest.raises(BadRecord, match="score 'much' is no number"):
+        ValueTarget().prepare({"score": "much"})
+
+
+def test_a_value_may_be_absent():
+    pipeline = scored({0: None, 1: float("nan"), 2: float("inf")}, required=False)
+    values = np.concatenate([batch.targets["y"] for batch in pipeline.eval_batches()])
+    np.testing.assert_array_equal(values[:5], [np.nan, np.nan, np.nan, 1.5, 2.0])
+    assert pipeline.bad.counts() == {"bad_value": 1}
+
+
+def test_several_values():
+    target = ValueTarget("pose", shape=(3,))
+    assert target.out_spec() == ((3,), np.float32)
+    rows = [target.prepare({"pose": [1, 2, 3]}), None]
+    np.testing.assert_array_equal(target.collate(rows), [[1, 2, 3], [np.nan] * 3])
+    with pytest.raises(BadRecord, match="pose: 2 numbers, expected 3"):
+        target.prepare({"pose": [1, 2]})
+    for shape in (3, (2, 2), (0,)):
+        with pytest.raises(UserError, match="must be"):
+            ValueTarget(shape=shape)
