@@ -20,7 +20,7 @@ def results_table(metrics: Mapping[str, float], title: str = "Results") -> Table
     metric with neither a '/' nor 'mean_' is in a row without a name. A prefix that all names share is left out.
 
     Args:
-      metrics: name -> value; shares (recall_at_k, top_k) are shown as percentages.
+      metrics: name -> value; shares (recall_at_k, top_k, accuracy, F1) are shown as percentages.
       title: above the table.
 
     Returns:
@@ -79,7 +79,7 @@ def _place(name: str, metrics: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _row_title(row: str) -> str:
-    return row.replace("_to_", " → ").replace("/", ": ")
+    return row.replace("_to_", " → ").replace("/", ": ").replace("+", " + ")
 
 
 def _column_title(column: str) -> str:
@@ -87,6 +87,6 @@ def _column_title(column: str) -> str:
 
 
 def _shown(column: str, value: float) -> str:
-    if re.search(r"recall_at_\d+$|top_\d+$|mean_per_class$", column):
+    if re.search(r"recall_at_\d+$|top_\d+$|mean_per_class$|accuracy$|_f1$", column):
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if column == "median_rank" else f"{value:.4g}"

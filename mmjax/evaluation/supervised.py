@@ -16,7 +16,7 @@ from mmjax.core.types import Array, Batch
 from mmjax.evaluation.evaluator import Embed, Embedded, collect
 
 ALL = "all"
-"""The row of the table in which no modality is removed."""
+"""The subset of which no modality is removed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SubsetEvaluator:
     name: str = "supervised"
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
-        """Returns 'SUBSET/metric' -> value, SUBSET being 'image+text' and, for all modalities, 'all'.
+        """Returns 'SUBSET/metric' -> value, SUBSET being 'image', 'image+text', ..., and 'all' for all modalities.
 
         Raises:
           UserError: the model has no such head, the batches no such target, or nothing is left to judge.
@@ -97,7 +97,7 @@ def predictions(embed: Embed, batches: Iterable[Batch], head: str, by_subset: bo
     if first is None:
         raise UserError("evaluation: the data gave no batches; it needs at least one record.")
     names = list(first.streams)
-    parts = {subset_name(part): part for part in subsets(names)} if by_subset and len(names) > 1 else {}
+    parts = {subset_name(part): part for part in subsets(names)[:-1]} if by_subset else {}
     parts[ALL] = tuple(names)
 
     def embed_parts(batch: Batch) -> dict[str, Array]:
