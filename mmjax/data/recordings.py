@@ -16,11 +16,13 @@ def resample(series: np.ndarray, rate: float, target: float) -> np.ndarray:
 
     Args:
       series: float32, NaN where nothing was measured.
-      rate, target: in Hz; their ratio is taken to within a thousandth of a sample in a thousand.
+      rate, target: in Hz; the larger over the smaller is taken as the nearest fraction with a denominator up to 1000.
     """
     from scipy import signal  # scipy.signal takes half a second to import
 
-    ratio = fractions.Fraction(target / rate).limit_denominator(1000)
+    high, low = max(rate, target), min(rate, target)
+    ratio = fractions.Fraction(high / low).limit_denominator(1000)  # at least 1, so never nothing
+    ratio = ratio if target > rate else 1 / ratio
     time, missing = np.arange(len(series)), np.isnan(series)
     bridged = np.zeros_like(series)
     for channel, gone in enumerate(missing.T):

@@ -93,8 +93,8 @@ class SeriesTransform:
         return cut if rng is None else self._augmented(cut, rng)
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
-        """Returns values [B, length, C] float32, 0 in the padding, and mask [B, length]."""
-        lengths = np.array([0 if series is None else len(series) for series in prepared])
+        """Returns values [B, length, C] float32, 0 in the padding, and mask [B, length]: False where nothing is."""
+        lengths = np.array([0 if s is None or np.isnan(s).all() else len(s) for s in prepared])
         rows = [s if s is None else np.pad(s, ((0, self.length - len(s)), (0, 0))) for s in prepared]
         return Stream(stack_rows(rows, self.out_spec()), np.arange(self.length) < lengths[:, None])
 
@@ -127,8 +127,9 @@ class SeriesTransform:
         if self.rate_column is None:
             return self.source_rate or self.sampling_rate
         rate = float(np.asarray(get_column(record, self.rate_column)).reshape(-1)[0])
-        if not 0 < rate < math.inf:
-            raise BadRecord("wrong_rate", f"{self.rate_column}: {rate} is no sampling rate in Hz.")
+        if not 1e-4 < rate / self.sampling_rate < 1e4:  # NaN fails too
+            detail = f"{self.rate_column}: {rate} Hz cannot be brought to {self.sampling_rate} Hz."
+            raise BadRecord("wrong_rate", detail)
         return rate
 
     def _augmented(self, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +139,8 @@ class SeriesTransform:
             series = series + noise.astype(np.float32)
         if self.channel_dropout:
             drop = rng.random(series.shape[1]) < self.channel_dropout
-            drop[rng.choice(np.flatnonzero(~np.isnan(series).all(axis=0)))] = False
+            there = np.flatnonzero(~np.isnan(series).all(axis=0))
+            drop[rng.choice(there) if there.size else 0] = False
             series = np.where(drop, np.float32(np.nan), series)
         return series
 

@@ -137,10 +137,29 @@ def test_damage_is_a_bad_record(kind, series):
     assert caught.value.kind == kind
 
 
-def test_a_bad_rate_is_a_bad_record():
+@pytest.mark.parametrize("rate", [0.0, -50.0, NAN, np.inf, 1e9])
+def test_a_bad_rate_is_a_bad_record(rate):
     transform = SeriesTransform(length=4, sampling_rate=50.0, rate_column="rate")
     with pytest.raises(BadRecord, match="wrong_rate"):
-        transform.prepare(record(ramp(9), rate=0.0), None)
+        transform.prepare(record(ramp(9), rate=rate), None)
+
+
+@pytest.mark.parametrize(("rate", "target", "length"), [(30_000.0, 10.0, 3), (44_100.0, 100.0, 21), (0.5, 100.0, 600)])
+def test_far_rates_and_odd_ratios(rate, target, length):
+    series = np.linspace(0, 1, 9000 if rate > 1 else 3, dtype=np.float32)[:, None]
+    found = resample(series, rate, target)
+    assert len(found) == length
+    np.testing.assert_allclose(found[:, 0], np.arange(length) * rate / target / (len(series) - 1), atol=0.02)
+
+
+def test_a_window_that_loses_its_only_sample_is_missing():
+    series = np.full((40, 3), NAN)
+    series[[1, 39]] = [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]]
+    transform = SeriesTransform(length=4, sampling_rate=25.0, source_rate=100.0, channel_dropout=0.5)
+    windows = [transform.prepare(record(series), np.random.default_rng(i)) for i in range(30)]
+    gone = np.array([np.isnan(window).all() for window in windows])
+    np.testing.assert_array_equal(transform.collate(windows).present, ~gone)
+    assert gone.any() and not gone.all()
 
 
 def test_the_spec_holds_the_metadata_and_builds_the_transform_again():
