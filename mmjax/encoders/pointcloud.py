@@ -12,50 +12,12 @@ from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
-from mmjax.layers.mlp import ACTIVATIONS
-from mmjax.layers.points import farthest_points, gather_points, masked_max, nearest_points
+from mmjax.layers.pointnet import CentrePositions, GroupEncoder
+from mmjax.layers.points import farthest_points, gather_points, nearest_points
 from mmjax.layers.pooling import Pool
 from mmjax.layers.transformer import Transformer, layer_norm
 
 NORMALISE = ("unit_sphere", "none")
-
-
-class GroupEncoder(nn.Module):
-    """Points of a group [B, G, K, F] with mask [B, G, K] -> one vector [B, G, width], whatever their order.
-
-    LayerNorm stands where the paper has BatchNorm: statistics over the batch would mix examples, count padding and
-    missing modalities, differ between training and use, and change with the number of devices.
-
-    Attributes:
-      hidden: widths of the three hidden layers; the second is also that of the group's first maximum.
-      width: D.
-      activation, dtype: as in layers.mlp.
-
-    References:
-      Qi et al., PointNet, 2017, section 4.2; Yu et al., Point-BERT, 2022, section 3.1 (point embeddings).
-    """
-
-    hidden: tuple[int, int, int]
-    width: int
-    activation: str = "gelu"
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        one_of(self.activation, ACTIVATIONS, "activation")
-        first, second, third = self.hidden
-
-        def dense(size: int, name: str, x: jax.Array) -> jax.Array:
-            return nn.Dense(size, dtype=self.dtype, name=name)(x)
-
-        def active(name: str, x: jax.Array) -> jax.Array:
-            return ACTIVATIONS[self.activation](layer_norm(name, x, self.dtype))
-
-        x = dense(second, "features", active("norm_points", dense(first, "embedding", x)))  # [B, G, K, second]
-        group = jnp.broadcast_to(masked_max(x, mask)[..., None, :], x.shape)
-        x = jnp.concatenate([group, x], axis=-1)  # [B, G, K, 2 * second]
-        x = dense(self.width, "down", active("norm_group", dense(third, "up", x)))  # [B, G, K, D]
-        return masked_max(x, mask)  # [B, G, D]
 
 
 class PointCloudEncoder(nn.Module):
@@ -164,26 +126,6 @@ class PointCloudEncoder(nn.Module):
         encoder = nn.remat(GroupEncoder) if self.remat == "full" else GroupEncoder
         x = encoder(self.group_hidden, self.width, self.activation, self.dtype, name="groups")(members, inside)
         return x + CentrePositions(self.width, self.activation, self.dtype, name="positions")(centres), present
-
-
-class CentrePositions(nn.Module):
-    """Coordinates of centres [B, G, 3] -> position embeddings [B, G, width] through a small MLP.
-
-    Attributes:
-      width: D.
-      activation, dtype: as in layers.mlp.
-      hidden: width between the two layers.
-    """
-
-    width: int
-    activation: str = "gelu"
-    dtype: Any = jnp.float32
-    hidden: int = 128
-
-    @nn.compact
-    def __call__(self, centres: jax.Array) -> jax.Array:
-        x = nn.Dense(self.hidden, dtype=self.dtype, name="embedding")(centres)  # [B, G, hidden]
-        return nn.Dense(self.width, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](x))  # [B, G, D]
 
 
 def finite_points(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:

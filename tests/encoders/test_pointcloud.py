@@ -1,6 +1,7 @@
 """The point cloud encoder: order, padding and place of the points do not count; damage and absence are harmless."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Stream
-from mmjax.encoders.pointcloud import GroupEncoder, PointCloudEncoder
+from mmjax.encoders.pointcloud import PointCloudEncoder
 from mmjax.layers.dropout import example_keys
 from mmjax.training.sharding import DEFAULT_RULES
 
@@ -81,39 +82,22 @@ def test_unit_sphere_forgets_size_and_place_and_none_does_not(params):
     scale, shift = np.float32([3, 3, 3, 1]), np.float32([5, -7, 2, 0])
     moved = CLOUD.replace(values=VALUES * scale + shift)
     assert_same(APPLY(params, moved), APPLY(params, CLOUD))
-    metres = PLAIN.clone(normalise="none")
-    apply = jax.jit(metres.apply)
-    assert np.abs(apply(params, moved).pooled - apply(params, CLOUD).pooled)[0].max() > 1e-2
-    halved = CLOUD.replace(values=VALUES * np.float32([0.5, 0.5, 0.5, 1]))
-    assert_same(jax.jit(metres.clone(unit=2.0).apply)(params, CLOUD), apply(params, halved), atol=1e-6)
-
-
-def test_a_group_is_the_pointnet_of_the_paper():
-    module, x = GroupEncoder((8, 16, 32), 16, "relu"), RNG.normal(size=(1, 2, 4, 4)).astype(np.float32)
-    mask = np.array([[[True] * 4, [True, True, False, False]]])
-    params = module.init(jax.random.key(1), x, mask)
-    p = jax.tree.map(np.asarray, params["params"])
-
-    def layer(name, x):
-        return x @ p[name]["kernel"] + p[name]["bias"]
-
-    def relu_norm(x):
-        return np.maximum((x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6), 0)
-
-    for group, size in ((0, 4), (1, 2)):
-        points = layer("features", relu_norm(layer("embedding", x[0, group, :size])))  # [K, 16]
-        both = np.concatenate([np.tile(points.max(0), (size, 1)), points], axis=1)
-        expected = layer("down", relu_norm(layer("up", both))).max(0)
-        np.testing.assert_allclose(module.apply(params, x, mask)[0, group], expected, atol=1e-5)
+    metres = jax.jit(PLAIN.clone(normalise="none", unit=2.0).apply)
+    assert np.abs(metres(params, moved).pooled - metres(params, CLOUD).pooled)[0].max() > 1e-2
+    sphere = VALUES.copy()
+    for row, count in enumerate(COUNTS[:3, 0]):
+        xyz = VALUES[row, :count, :3] - VALUES[row, :count, :3].mean(0)
+        sphere[row, :count, :3] = 2 * xyz / np.linalg.norm(xyz, axis=1).max()  # 2 m are 1 unit
+    assert_same(metres(params, CLOUD.replace(values=sphere)), APPLY(params, CLOUD))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_values_and_gradients_are_finite_with_missing_clouds_and_noise(params, dtype):
-    module = PLAIN.clone(dtype=dtype, dropout=0.1, drop_path=0.1, radius=0.5)
+def test_values_and_gradients_are_finite_with_missing_clouds(params, dtype):
+    module = PLAIN.clone(dtype=dtype, radius=0.5)
 
     @jax.jit
     def run(params, values):
-        found = module.apply(params, CLOUD.replace(values=values), example_keys(jax.random.key(1), 4))
+        found = module.apply(params, CLOUD.replace(values=values))
         return jnp.sum(jnp.square(found.x.astype(jnp.float32))) + jnp.sum(found.pooled.astype(jnp.float32)), found
 
     gradients, found = jax.grad(run, argnums=(0, 1), has_aux=True)(params, VALUES)
@@ -136,6 +120,13 @@ def test_scanned_equals_unrolled_and_a_class_token_comes_first(params):
     assert_same(found, other, atol=1e-5)
 
 
+def test_noise_is_drawn_with_the_keys_of_the_examples_alone():
+    module, keys = PLAIN.clone(dropout=0.1, drop_path=0.1), example_keys(jax.random.key(1), 4)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), CLOUD)
+    assert "random_bits" in str(jax.make_jaxpr(module.apply)(shapes, CLOUD, keys))
+    assert "random_bits" not in str(jax.make_jaxpr(module.apply)(shapes, CLOUD, None))
+
+
 def test_recomputing_changes_no_parameter_and_pools_have_their_shapes():
     for options in ({"remat": "full"}, {"pool": "attention"}, {"pool": "none"}):
         module = PLAIN.clone(**options)
@@ -147,8 +138,6 @@ def test_recomputing_changes_no_parameter_and_pools_have_their_shapes():
 
 
 def test_large_weights_have_a_sharding_rule():
-    import re
-
     big = PointCloudEncoder(1024, 2, 16, 4096, group_hidden=(256, 512, 1024))
     shapes = jax.eval_shape(functools.partial(big.init, jax.random.key(0)), CLOUD)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
@@ -158,7 +147,7 @@ def test_large_weights_have_a_sharding_rule():
 
 def test_wrong_inputs_are_sentences():
     with pytest.raises(UserError, match=r"expected values \[batch, points, num_features=5\].* got \(4, 24, 4\)"):
-        PLAIN.clone(num_features=5).init(jax.random.key(0), CLOUD)
+        jax.eval_shape(PLAIN.clone(num_features=5).init, jax.random.key(0), CLOUD)
     for settings, message in (
         ({"normalise": "unit_shpere"}, "'unit_shpere' is unknown. Did you mean 'unit_sphere'"),
         ({"num_groups": 0}, "num_groups=0 must be at least 1"),
@@ -166,4 +155,4 @@ def test_wrong_inputs_are_sentences():
         ({"activation": "gelus"}, "Did you mean 'gelu'"),
     ):
         with pytest.raises(UserError, match=message):
-            PLAIN.clone(**settings).init(jax.random.key(0), CLOUD)
+            jax.eval_shape(PLAIN.clone(**settings).init, jax.random.key(0), CLOUD)

@@ -1,4 +1,4 @@
-"""Farthest points, neighbours and maxima against plain numpy; masks, duplicates and too few points."""
+"""Farthest points, neighbours, maxima and the PointNet of a group against plain numpy; masks and duplicates."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.layers.pointnet import GroupEncoder
 from mmjax.layers.points import farthest_points, gather_points, masked_max, nearest_points
 
 RNG = np.random.default_rng(0)
@@ -77,6 +78,26 @@ def test_masked_maximum_and_its_gradient():
     gradient = jax.grad(lambda x: masked_max(x, mask).sum())(x)
     np.testing.assert_array_equal(gradient[..., 0], [[0, 1, 0], [0, 0, 0]])
     assert masked_max(x.astype(jnp.bfloat16), mask).dtype == jnp.bfloat16
+
+
+def test_a_group_is_the_pointnet_of_the_paper():
+    module, x = GroupEncoder((8, 16, 32), 16, "relu"), RNG.normal(size=(1, 2, 4, 4)).astype(np.float32)
+    mask = np.array([[[True] * 4, [True, True, False, False]]])
+    params = jax.jit(module.init)(jax.random.key(1), x, mask)
+    found = jax.jit(module.apply)(params, x, mask)
+    p = jax.tree.map(np.asarray, params["params"])
+
+    def layer(name, x):
+        return x @ p[name]["kernel"] + p[name]["bias"]
+
+    def relu_norm(x):
+        return np.maximum((x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6), 0)
+
+    for group, size in ((0, 4), (1, 2)):
+        points = layer("features", relu_norm(layer("embedding", x[0, group, :size])))  # [K, 16]
+        both = np.concatenate([np.tile(points.max(0), (size, 1)), points], axis=1)
+        expected = layer("down", relu_norm(layer("up", both))).max(0)
+        np.testing.assert_allclose(found[0, group], expected, atol=1e-5)
 
 
 def test_wrong_inputs_are_sentences():
