@@ -16,6 +16,7 @@ import numpy as np
 
 from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.layers.mel_filters import mel_filters, window
+from mmjax.layers.spectrum import power_spectrum
 
 LOGS = ("whisper", "natural", "none")
 PAD_MODES = ("reflect", "constant")
@@ -135,8 +136,7 @@ class LogMel:
             before = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
             frames = frames - self.preemphasis * before
         frames = frames * window(self.window, self.win_length, self.periodic).astype(np.float32)
-        spectrum = jnp.fft.rfft(frames, self.n_fft)  # [B, F, K]
-        power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+        power = power_spectrum(frames, self.n_fft)  # [B, F, K]
         fmax = self.sample_rate / 2 if self.fmax is None else self.fmax
         filters = mel_filters(
             self.sample_rate, self.n_fft, self.num_mels, self.fmin, fmax, self.mel_scale, self.unit_area
