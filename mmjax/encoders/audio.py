@@ -36,8 +36,8 @@ class AudioEncoder(nn.Module):
       pool: 'first' puts a class token before the patches; see layers.pooling.
       posemb: 'learned' for recordings of one length, or 'sincos2d' for any.
       mel: the frontend.
-      mean, std: of the log-mel; the defaults are AudioSet's mean and twice its standard deviation (AST divides by
-        twice).
+      mean, std: of the log-mel of this frontend; the defaults are AudioSet's mean and, as AST divides by, twice its
+        standard deviation. Another `mel` needs its own (0 and 1 leave Whisper's scale as it is).
       augment: SpecAugment in training.
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
 
