@@ -1,0 +1,50 @@
+"""Stacks of layers: scanned, unrolled and rematerialised give the same, which is the transformer's."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmjax.core.errors import UserError
+from mmjax.layers.dropout import example_keys
+from mmjax.layers.stack import stack
+from mmjax.layers.transformer import Block, Transformer
+from tests.quick import jit
+
+X = jax.random.normal(jax.random.key(0), (2, 3, 8))
+MASK = jnp.asarray([[True] * 3, [True, False, False]])
+KEYS = example_keys(jax.random.key(1), 2)
+SIZES = {"num_heads": 2, "mlp_dim": 12, "dropout": 0.3}
+
+
+class Stack(nn.Module):
+    scan: bool = True
+    remat: str = "none"
+    depth: int = 2
+
+    @nn.compact
+    def __call__(self, x, mask, rng):
+        return stack(Block, SIZES, self.depth, scan=self.scan, remat=self.remat, name="blocks")(x, mask, rng)
+
+
+def test_scanned_unrolled_and_remat_agree_with_the_transformer():
+    transformer = Transformer(2, **SIZES)
+    params = jit(transformer.init)(jax.random.key(2), X, MASK, KEYS)["params"]
+    unrolled = {f"blocks_{layer}": jax.tree.map(lambda leaf, i=layer: leaf[i], params["blocks"]) for layer in (0, 1)}
+
+    def value(module, params):
+        return jnp.sum(module.apply({"params": params}, X, MASK, KEYS) ** 2)
+
+    expected, gradient = jit(jax.value_and_grad(lambda p: value(transformer, p)))(params)
+    found, other = jit(jax.value_and_grad(lambda p: value(Stack(remat="full"), p)))(params)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), other, gradient)
+    np.testing.assert_allclose(jit(lambda p: value(Stack(scan=False), p))(unrolled), expected, rtol=1e-6)
+
+
+def test_wrong_settings_are_sentences():
+    with pytest.raises(UserError, match=r"remat: 'ful' is unknown. Did you mean 'full'\?"):
+        jax.eval_shape(Stack(remat="ful").init, jax.random.key(0), X, MASK, KEYS)
+    with pytest.raises(UserError, match=r"blocks.depth=0 must be at least 1"):
+        jax.eval_shape(Stack(depth=0).init, jax.random.key(0), X, MASK, KEYS)
