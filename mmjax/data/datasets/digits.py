@@ -91,12 +91,17 @@ class SpokenDigits(tfds.core.GeneratorBasedBuilder):
         from sklearn.datasets import load_digits
 
         images, labels = load_digits(return_X_y=True)
-        numbers = np.arange(len(labels))[-_TEST:] if split == "test" else np.arange(len(labels))[:-_TEST]
-        utterances = [drawn(DIGITS[labels[number]], split, number) for number in numbers.tolist()]
-        for number, utterance, speech in zip(numbers.tolist(), utterances, spoken(utterances), strict=True):
+        numbers = numbers_of(split, len(labels))
+        utterances = [drawn(DIGITS[labels[number]], split, number) for number in numbers]
+        for number, utterance, speech in zip(numbers, utterances, spoken(utterances), strict=True):
             pixels = np.rint(images[number].reshape(8, 8, 1) * (255 / 16)).astype(np.uint8)
             example = {"image": pixels, "audio": speech, "label": int(labels[number])}
             yield number, example | {"number": number, "voice": utterance.voice}
+
+
+def numbers_of(split: str, count: int) -> range:
+    """Returns the numbers of the pictures in a split: the last 450 of so many are `test`."""
+    return range(count - _TEST, count) if split == "test" else range(count - _TEST)
 
 
 def drawn(digit: str, split: str, number: int) -> Utterance:

@@ -128,7 +128,8 @@ def _run(requests: Sequence[dict]) -> tuple[dict, list[np.ndarray]]:
     out = io.BytesIO(done.stdout)
     header = json.loads(out.readline() or b"{}")
     if done.returncode or header.get("rate", -1) < 0:
-        raise UserError(f"espeak-ng cannot be run: {done.stderr.decode(errors='replace').strip() or 'no reason given'}")
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["it gave no reason"])[-1]
+        raise UserError(f"espeak-ng cannot be run: {reason}.")
     return header, [_samples(out, request) for request in requests]
 
 
