@@ -45,5 +45,5 @@ def timed_run(times: np.ndarray, num_frames: int, frame_rate: float, rng: np.ran
     total = times[-1] + (float(np.median(np.diff(times))) if len(times) > 1 else 1 / frame_rate)
     room = max(total - num_frames / frame_rate, 0.0)
     wanted = room * (0.5 if rng is None else rng.random()) + np.arange(num_frames) / frame_rate  # [num_frames]
-    wanted = wanted[wanted < total - 1e-9]
+    wanted = wanted[: max(1, int(np.sum(wanted < total - 1e-9)))]
     return np.maximum(np.searchsorted(times, wanted + 1e-6, "right") - 1, 0)

@@ -28,6 +28,9 @@ _WORTH_SEEKING = 16
 _HELD = 3
 """Frames that may be missing at the end, where the last that came is shown on: some decoders drop a few."""
 
+_DAMAGE = (ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+"""What PyAV raises beside FFmpeg's own errors where a file is damaged."""
+
 _UNTIMED = ("avi", "mpegvideo")
 """Formats without times of their own; FFmpeg's guesses are wrong where frames are not stored in order."""
 
@@ -89,7 +92,7 @@ class Film:
                     if last is None:  # landed too late: the file's index is wrong
                         decoded, ahead, may_seek = self._decoded(container, stream, 0), None, False
                 last, ahead = _shown(decoded, number, last, ahead)
-                if ahead is None and number - (last[0] if last else -1) > _HELD:
+                if ahead is None and (last is None or number - last[0] > _HELD):
                     raise BadRecord(
                         "truncated_video", f"there is no frame {number}, of {len(self)} that it should have."
                     )
@@ -125,7 +128,7 @@ class Film:
             self._file.seek(0)
             with self._av.open(self._file, format=self._name, metadata_errors="replace") as container:
                 yield container, self._stream(container)
-        except (self._av.error.FFmpegError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        except (self._av.error.FFmpegError, *_DAMAGE) as error:
             raise BadRecord("corrupt_video", f"a {self._name} file: {type(error).__name__}: {error}.") from None
 
     def _stream(self, container: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import itertools
 import json
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_a_wrong_index_is_found_out(monkeypatch):
     assert [shown(frame) for frame in clip.frames([1, 30, 31])] == [1, 30, 31]
 
 
+@pytest.mark.parametrize(("given", "kind"), [(0, "truncated_video"), (20, "truncated_video"), (38, "")])
+def test_frames_that_the_decoder_does_not_give(monkeypatch, given, kind):
+    one = Film._decoded
+    monkeypatch.setattr(Film, "_decoded", lambda *args: itertools.islice(one(*args), given))
+    assert kind_of(film("avi")) == kind
+    if not kind:  # one or two are missing at the end: the last one stays
+        assert [shown(frame) for frame in open_clip(film("avi")).frames([37, 38, 39])] == [37, 37, 37]
+    monkeypatch.setattr(Film, "_decoded", lambda *args: [][1])
+    assert kind_of(film("avi")) == "corrupt_video"
+
+
 def test_sampling_over_the_whole_clip():
     assert spread(40, 8, None).tolist() == [2, 7, 12, 17, 22, 27, 32, 37]
     assert spread(5, 8, None).tolist() == [0, 1, 2, 3, 4] and spread(8, 8, rng(0)).tolist() == list(range(8))
@@ -143,6 +155,7 @@ def test_sampling_a_run():
         found = timed_run(times, 8, 5.0, rng(position))
         assert len(found) == 8 and (np.diff(found) == 2).all() and 0 <= found[0] <= 25
     assert timed_run(np.zeros(1), 4, 10.0, None).tolist() == [0]
+    assert timed_run(np.zeros(3), 4, 10.0, None).tolist() == [2]  # damaged times are no crash
     timed = dataclasses.replace(CLIP, frame_rate=5.0)
     assert numbers(timed, film()) == [12, 14, 16, 18, 20, 22, 24, 26]
     assert numbers(timed, np.stack([pixels(n) for n in range(8)])) == list(range(8))  # no times: by stride
