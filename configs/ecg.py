@@ -10,6 +10,7 @@ from mmjax.core.errors import one_of
 from mmjax.data.datasets.ecg import RHYTHMS, SAMPLING_RATE, SECONDS, SyntheticEcgSource
 from mmjax.data.datasets.ecg_model import LEADS
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.targets import LabelTarget
 from mmjax.data.timeseries import SeriesTransform
 from mmjax.decoders.head import Head
@@ -57,7 +58,7 @@ def get_config(size: str = "full") -> fdl.Config:
         channel_dropout=0.5,
     )
     targets = {"label": fdl.Config(LabelTarget, classes=RHYTHMS)}
-    held_out = fdl.Config(SyntheticEcgSource, "test")
+    held_out = fdl.Config(InMemory, fdl.Config(SyntheticEcgSource, "test"))
     steps = 10 if smoke else 500
     return fdl.Config(
         Experiment,
@@ -69,7 +70,11 @@ def get_config(size: str = "full") -> fdl.Config:
         ),
         task=fdl.Config(Classification),
         data=fdl.Config(
-            Pipeline, fdl.Config(SyntheticEcgSource, "train"), {"ecg": ecg}, 16 if smoke else 64, targets=targets
+            Pipeline,
+            fdl.Config(InMemory, fdl.Config(SyntheticEcgSource, "train")),
+            {"ecg": ecg},
+            16 if smoke else 64,
+            targets=targets,
         ),
         optimizer=fdl.Config(
             Optimizer,

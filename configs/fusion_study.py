@@ -13,6 +13,7 @@ from mmjax.data.audio import AudioTransform
 from mmjax.data.datasets.digits import SpokenDigitsSource
 from mmjax.data.image import ImageTransform
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.targets import LabelTarget
 from mmjax.decoders.head import Head
 from mmjax.decoders.probes import Probes
@@ -63,7 +64,7 @@ def get_config(size: str = "full") -> fdl.Config:
         task=fdl.Config(Classification, probes="probe"),
         data=fdl.Config(
             Pipeline,
-            fdl.Config(SpokenDigitsSource, "train", audio_snr_db=SNR_DB),
+            fdl.Config(InMemory, fdl.Config(SpokenDigitsSource, "train", audio_snr_db=SNR_DB)),
             transforms,
             16 if smoke else 64,
             targets=targets,
@@ -79,7 +80,7 @@ def get_config(size: str = "full") -> fdl.Config:
         evaluations={
             "held_out": fdl.Config(
                 Evaluation,
-                fdl.Config(SpokenDigitsSource, "test", audio_snr_db=SNR_DB),
+                fdl.Config(InMemory, fdl.Config(SpokenDigitsSource, "test", audio_snr_db=SNR_DB)),
                 fdl.Config(ClassificationEvaluator),
                 targets=targets,
             )

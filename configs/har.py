@@ -10,6 +10,7 @@ import fiddle as fdl
 from mmjax.core.errors import one_of
 from mmjax.data.datasets.har import EXERCISES, MOTIONS, BasicMotionsSource, WatchSource
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.targets import LabelTarget
 from mmjax.data.timeseries import SeriesTransform
 from mmjax.decoders.head import Head
@@ -57,7 +58,11 @@ def get_config(size: str = "watch") -> fdl.Config:
         model=model,
         task=fdl.Config(Classification, probes="probe"),
         data=fdl.Config(
-            Pipeline, fdl.Config(source, "train"), transforms, 64 if size == "watch" else 16, targets=targets
+            Pipeline,
+            fdl.Config(InMemory, fdl.Config(source, "train")),
+            transforms,
+            64 if size == "watch" else 16,
+            targets=targets,
         ),
         optimizer=fdl.Config(
             Optimizer,
@@ -68,7 +73,10 @@ def get_config(size: str = "watch") -> fdl.Config:
         duration=f"{steps} steps",
         evaluations={
             "held_out": fdl.Config(
-                Evaluation, fdl.Config(source, "test"), fdl.Config(ClassificationEvaluator), targets=targets
+                Evaluation,
+                fdl.Config(InMemory, fdl.Config(source, "test")),
+                fdl.Config(ClassificationEvaluator),
+                targets=targets,
             )
         },
         keep=fdl.Config(Keep, every=f"{steps} steps"),

@@ -9,6 +9,7 @@ from mmjax.core.errors import one_of
 from mmjax.data.datasets.lidar import CLASSES, LidarSource
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.pointcloud import PointCloudTransform
+from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.targets import LabelTarget
 from mmjax.decoders.head import Head
 from mmjax.encoders.pointcloud import PointCloudEncoder
@@ -46,7 +47,7 @@ def get_config(size: str = "full") -> fdl.Config:
     )
     points = fdl.Config(PointCloudTransform, num_points=64 if smoke else 256, jitter=0.01, dropout=0.8)
     targets = {"label": fdl.Config(LabelTarget, classes=CLASSES)}
-    held_out = fdl.Config(LidarSource, "test")
+    held_out = fdl.Config(InMemory, fdl.Config(LidarSource, "test"))
     steps = 10 if smoke else 600
     return fdl.Config(
         Experiment,
@@ -58,7 +59,11 @@ def get_config(size: str = "full") -> fdl.Config:
         ),
         task=fdl.Config(Classification, label_smoothing=0.1),
         data=fdl.Config(
-            Pipeline, fdl.Config(LidarSource, "train"), {"points": points}, 16 if smoke else 64, targets=targets
+            Pipeline,
+            fdl.Config(InMemory, fdl.Config(LidarSource, "train")),
+            {"points": points},
+            16 if smoke else 64,
+            targets=targets,
         ),
         optimizer=fdl.Config(
             Optimizer,

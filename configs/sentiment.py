@@ -12,6 +12,7 @@ from mmjax.data.audio import AudioTransform
 from mmjax.data.datasets.sentiment import EmojiSentimentSource
 from mmjax.data.image import ImageTransform
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.targets import LabelTarget, ValueTarget
 from mmjax.data.text import TextTransform
 from mmjax.decoders.head import Head
@@ -64,7 +65,7 @@ def get_config(size: str = "full") -> fdl.Config:
         "score": fdl.Config(Regression, "score", "score", scale=0.3),
     }
     targets = {"label": fdl.Config(LabelTarget, classes=CLASSES), "score": fdl.Config(ValueTarget, "score")}
-    held_out = fdl.Config(EmojiSentimentSource, "test")
+    held_out = fdl.Config(InMemory, fdl.Config(EmojiSentimentSource, "test"))
     steps = 10 if smoke else 400
     return fdl.Config(
         Experiment,
@@ -83,7 +84,7 @@ def get_config(size: str = "full") -> fdl.Config:
         task=fdl.Config(MultiTask, tasks, uncertainty=True),
         data=fdl.Config(
             Pipeline,
-            fdl.Config(EmojiSentimentSource, "train", takes=4),
+            fdl.Config(InMemory, fdl.Config(EmojiSentimentSource, "train", takes=4)),
             {name: transforms[name] for name in names},
             16 if smoke else 64,
             targets=targets,
