@@ -68,7 +68,7 @@ def speak(text: str, **how: str | int) -> tuple[np.ndarray, int]:
 
 
 def speak_all(utterances: Sequence[Utterance]) -> tuple[list[np.ndarray], int]:
-    """Says each text, at about 5 ms each.
+    """Says each text, in some milliseconds each.
 
     Args:
       utterances: what to say.
