@@ -54,6 +54,24 @@ def window(series: np.ndarray, length: int, rng: np.random.Generator | None) -> 
     return series[start : start + length]
 
 
+def turn(series: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns [T, C] with each three channels (x, y, z) turned by the same random rotation, as if the sensor sat askew.
+
+    Args:
+      series: C a multiple of 3; three of which one was not measured stay as they are.
+      degrees: standard deviation of the rotation about each axis.
+      rng: of the rotation vector.
+    """
+    vector = np.deg2rad(degrees) * rng.standard_normal(3)
+    angle = np.linalg.norm(vector)
+    x, y, z = vector / max(angle, 1e-12)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues' formula
+    threes = series.reshape(len(series), -1, 3)  # [T, C / 3, 3]
+    turned = np.where(np.isnan(threes).any(axis=-1, keepdims=True), threes, threes @ rotation.T.astype(np.float32))
+    return turned.reshape(series.shape)
+
+
 def mean_and_std(series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation [C] float32 of what was measured in [T, C]; 0 of a channel that was not."""
     there = ~np.isnan(series)

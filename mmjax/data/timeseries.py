@@ -11,7 +11,7 @@ import numpy as np
 
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Stream
-from mmjax.data.recordings import check, mean_and_std, resample, window
+from mmjax.data.recordings import check, mean_and_std, resample, turn, window
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
 
@@ -32,12 +32,15 @@ class SeriesTransform:
       source_rate: in Hz, of the recordings; None where they have `sampling_rate` already.
       rate_column: of the record, its own rate in Hz; comes before source_rate.
       channels_column: of the record, the names of its channels, of which `channels` are picked; those it lacks are NaN.
+      rotation: standard deviation in degrees by which a training window is turned about each axis, every three
+        channels (x, y, z of an accelerometer, of a gyroscope) alike.
       scale: least and greatest factor of a training window, one for all its channels.
       jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
       channel_dropout: probability that a channel of a training window is missing; never all of them.
 
     References:
-      Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (scaling, jitter).
+      Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (rotation, scaling,
+      jitter).
     """
 
     column: str = "series"
@@ -48,13 +51,14 @@ class SeriesTransform:
     source_rate: float | None = None
     rate_column: str | None = None
     channels_column: str | None = None
+    rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     jitter: float = 0.0
     channel_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         at_least(1, "SeriesTransform", length=self.length)
-        at_least(0, "SeriesTransform", jitter=self.jitter, channel_dropout=self.channel_dropout)
+        at_least(0, "SeriesTransform", rotation=self.rotation, jitter=self.jitter, channel_dropout=self.channel_dropout)
         if isinstance(self.channels, str) or not 0 < len(self.channels) == len(set(self.channels)):
             raise UserError(f"SeriesTransform.channels={self.channels!r} must be the channels' names, each once.")
         if self.units and len(self.units) != len(self.channels):
@@ -66,6 +70,8 @@ class SeriesTransform:
                 f"SeriesTransform: scale={self.scale} must be two rising positive factors, and "
                 f"channel_dropout={self.channel_dropout} a probability below 1."
             )
+        if self.rotation and len(self.channels) % 3:
+            raise UserError(f"SeriesTransform.rotation turns channels in threes; {len(self.channels)} are not.")
         for name in ("sampling_rate", "source_rate"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UserError(f"SeriesTransform.{name}={getattr(self, name)} must be a positive rate in Hz.")
@@ -133,6 +139,7 @@ class SeriesTransform:
         return rate
 
     def _augmented(self, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        series = turn(series, self.rotation, rng) if self.rotation else series
         series = series * np.float32(rng.uniform(*self.scale))
         if self.jitter:
             noise = self.jitter * mean_and_std(series)[1] * rng.standard_normal(series.shape)

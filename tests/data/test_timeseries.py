@@ -106,6 +106,23 @@ def test_augmentation_is_training_alone():
     np.testing.assert_allclose(rest.std(axis=0), 0.1, rtol=0.15)
 
 
+def test_a_rotation_turns_threes_alike_and_leaves_gaps():
+    series = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    series[7, 1] = NAN
+    transform = SeriesTransform(length=50, channels=tuple("abcdef"), rotation=20.0)
+    angles = []
+    for seed in range(40):
+        found = transform.prepare(record(series), np.random.default_rng(seed))
+        np.testing.assert_array_equal(found[7, :3], series[7, :3])
+        fits = [np.linalg.lstsq(series[8:, i : i + 3], found[8:, i : i + 3], rcond=None)[0] for i in (0, 3)]
+        np.testing.assert_allclose(fits[0], fits[1], atol=1e-5)
+        np.testing.assert_allclose(fits[0] @ fits[0].T, np.eye(3), atol=1e-5)
+        assert np.linalg.det(fits[0]) > 0
+        angles.append(np.rad2deg(np.arccos((np.trace(fits[0]) - 1) / 2)))
+    assert np.sqrt(np.mean(np.square(angles))) == pytest.approx(20 * np.sqrt(3), rel=0.2)
+    np.testing.assert_array_equal(transform.prepare(record(series), None), series)
+
+
 def test_channel_dropout_leaves_one_that_was_measured():
     series = ramp(8)
     series[:, 0] = NAN
@@ -187,6 +204,7 @@ def test_the_spec_holds_the_metadata_and_builds_the_transform_again():
         ({"scale": (1.2, 0.8)}, "two rising positive factors"),
         ({"channel_dropout": 1.0}, "below 1"),
         ({"length": 0}, "at least 1"),
+        ({"rotation": 10.0, "channels": ("x", "y")}, "in threes; 2 are not"),
         ({"sampling_rate": 0.0}, "positive rate"),
         ({"source_rate": 50.0}, "with a sampling_rate alone"),
     ],
