@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from mmjax.core.errors import UserError
+from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.core.types import Stream
 from mmjax.encoders.video import ATTENTIONS, VideoEncoder
 from mmjax.layers.dropout import example_keys
 from mmjax.layers.tubelet import TubeletEmbedding, tubelet_mask
+from mmjax.training.sharding import param_specs
 
 SIZES = {"patch_size": 4, "width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "temporal_depth": 1}
 RNG = np.random.default_rng(0)
@@ -153,22 +156,20 @@ def unstacked(blocks, name):
     return {f"{name}_{n}": jax.tree.map(operator.itemgetter(n), blocks) for n in range(depth)}
 
 
-@pytest.mark.parametrize("attention", ["divided", "factorised"])
-def test_scanned_is_unrolled_also_with_noise(attention):
-    noise = {"dropout": 0.2, "drop_path": 0.2}
-    module, plain = encoder(attention, **noise, remat="full"), encoder(attention, **noise, scan=False)
+def test_divided_scanned_is_unrolled_also_with_noise():
+    module, plain = encoder("divided", drop_path=0.4, remat="full"), encoder("divided", drop_path=0.4, scan=False)
     params = drawn(module)
-    unrolled = dict(params["params"])
-    for name in set(unrolled) & {"transformer", "temporal"}:
-        unrolled[name] = unstacked(unrolled[name]["blocks"], "blocks" if attention == "divided" else "block")
+    blocks = unstacked(params["params"]["transformer"]["blocks"], "blocks")
+    unrolled = {"params": params["params"] | {"transformer": blocks}}
     rng = example_keys(jax.random.key(2), 3)
-    found, same = jax.jit(module.apply)(params, CLIPS, rng), jax.jit(plain.apply)({"params": unrolled}, CLIPS, rng)
+    found, same = jax.jit(module.apply)(params, CLIPS, rng), jax.jit(plain.apply)(unrolled, CLIPS, rng)
     np.testing.assert_allclose(found.x, same.x, atol=1e-5)
+    assert np.abs(found.x - made("divided")[0](params, CLIPS).x).max() > 1e-3
 
 
 @pytest.mark.parametrize("attention", ["divided", "factorised"])  # the latter goes the ways of the other two
 def test_gradients_are_finite_in_bfloat16(attention):
-    module = encoder(attention, depth=1, dtype=jnp.bfloat16, dropout=0.1, tube_masking=0.5, pool="attention")
+    module = encoder(attention, depth=1, dtype=jnp.bfloat16, tube_masking=0.5, temporal_posemb="sincos")
     params = drawn(module)
 
     def loss(params):
@@ -188,6 +189,15 @@ def test_class_tokens_of_joint_and_factorised():
         found = jax.jit(module.apply)(params, CLIPS)
         assert found.x.shape[1] == tokens and found.mask[:, 0].tolist() == [True, True, False]
         np.testing.assert_array_equal(found.pooled, found.x[:, 0])
+
+
+def test_every_large_parameter_has_a_sharding_rule():
+    sizes = {"patch_size": 16, "width": 1024, "depth": 2, "num_heads": 16, "mlp_dim": 4096}
+    stream = Stream(jax.ShapeDtypeStruct((1, 16, 224, 224, 3), np.uint8), jax.ShapeDtypeStruct((1, 16), np.bool_))
+    for attention in ("factorised", "divided"):
+        params = jax.eval_shape(VideoEncoder(attention=attention, **sizes).init, jax.random.key(0), stream)
+        specs = param_specs(params, make_mesh(MeshShape(1, 1, 1), jax.devices()[:1]))
+        assert specs["params/patches/embedding/kernel"] == P(None, "fsdp")
 
 
 def test_wrong_inputs_are_sentences():
