@@ -104,8 +104,8 @@ class SparseMixture(nn.Module):
 def load_balance(probabilities: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
     """The load-balancing loss E * sum_e f_e P_e as values by example, whose mean over the batch it is.
 
-    f_e is the share of the batch's choices that expert e has (no gradient), P_e its mean probability over the batch's
-    items. 1 where both are uniform. f is taken over the examples of the call: of a micro-batch, where a batch is cut.
+    f_e is the share of the batch's choices that expert e has (a count, without gradient), P_e its mean probability over
+    the batch's items; 1 where both are uniform. The batch is that of the call: a micro-batch, where one is cut.
 
     Args:
       probabilities: [B, T, E] of the router.
@@ -119,7 +119,7 @@ def load_balance(probabilities: jax.Array, chosen: jax.Array, mask: jax.Array) -
       Fedus et al., Switch Transformers, 2022, equations 4 to 6.
     """
     chosen = (chosen & mask[..., None]).astype(jnp.float32)
-    fraction = jax.lax.stop_gradient(chosen.sum(axis=(0, 1)) / jnp.maximum(chosen.sum(), 1.0))  # [E]
+    fraction = chosen.sum(axis=(0, 1)) / jnp.maximum(chosen.sum(), 1.0)  # [E]
     by_example = jnp.sum(jnp.where(mask[..., None], probabilities, 0.0), axis=1)  # [B, E]
     examples, experts = by_example.shape
     return experts * examples * (by_example @ fraction) / jnp.maximum(mask.sum(), 1)  # [B]
