@@ -23,6 +23,7 @@ from mmjax.layers.dropout import example_keys
 from mmjax.model import MultimodalModel
 from mmjax.tasks.supervised import Classification
 from tests.devices import run_on_devices
+from tests.quick import jit
 
 TOWER = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16, "dropout": 0.1}
 NAMES = ("image", "video", "audio", "text", "imu", "points")
@@ -80,13 +81,12 @@ def loss_of(module, params, batch, noise: bool):
 def compiled(dtype):
     """Returns (params, a jitted value_and_grad, the list that each trace adds to)."""
     module, traces = model(dtype), []
-    params = jax.jit(module.init)(jax.random.key(0), batch().streams)["params"]
+    params = jit(module.init)(jax.random.key(0), batch().streams)["params"]
 
-    @functools.partial(jax.jit, static_argnames="noise")
-    def value_and_grad(params, batch, noise=True):
-        traces.append(noise)
-        call = functools.partial(loss_of, module, batch=batch, noise=noise)
-        return jax.value_and_grad(lambda p: call(p), has_aux=True)(params)
+    @jit
+    def value_and_grad(params, batch):
+        traces.append(dtype)
+        return jax.value_and_grad(lambda p: loss_of(module, p, batch, True), has_aux=True)(params)
 
     return params, value_and_grad, traces
 
@@ -103,33 +103,31 @@ def test_every_subset_at_every_position_compiles_once_and_is_finite(dtype):
     assert len(traces) <= before + 1
 
 
-def test_what_is_missing_cannot_be_seen_and_positions_do_not_matter():
+def test_what_is_missing_cannot_be_seen():
     params, value_and_grad, _ = compiled(jnp.float32)
-    (_, plain), _ = value_and_grad(params, batch(), noise=False)
-    (_, other), _ = value_and_grad(params, batch(garbage=99.0), noise=False)
+    (_, plain), _ = value_and_grad(params, batch())
+    (_, other), _ = value_and_grad(params, batch(garbage=99.0))
     np.testing.assert_array_equal(plain, other)
 
 
 def test_eight_devices_agree_with_one():
-    """Relative difference of loss and gradients below 1e-5 in float32; see losses for why not 0."""
-    print(
-        run_on_devices("""
-        import functools, jax, numpy as np
+    """Relative difference of the loss, and of the gradient as one vector, below 2e-6: float32 sums in another order."""
+    run_on_devices("""
+        import jax, numpy as np, optax
         from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
+        from tests.quick import jit
         from tests.test_missing import SIZE, batch, loss_of, model
-        from tests.training.tiny import relative_difference
 
         module = model()
-        params = jax.jit(module.init)(jax.random.key(0), batch().streams)["params"]
-        call = jax.jit(jax.value_and_grad(lambda p, b: loss_of(module, p, b, True)[0]))
+        params = jit(module.init)(jax.random.key(0), batch().streams)["params"]
+        call = jit(jax.value_and_grad(lambda p, b: loss_of(module, p, b, True)[0]))
         order = np.roll(np.arange(SIZE), 5)
         one = call(params, batch(order))
         mesh = make_mesh(MeshShape(data=4, fsdp=2))
         with jax.set_mesh(mesh):
             placed = jax.device_put(batch(order), batch_sharding(mesh))
-            many = jax.jit(jax.value_and_grad(lambda p, b: loss_of(module, p, b, True)[0]))(params, placed)
-        assert abs(float(one[0]) - float(many[0])) < 1e-5 * abs(float(one[0]))
-        assert relative_difference(one[1], many[1]) < 1e-5
-        print("agree")
+            many = jit(jax.value_and_grad(lambda p, b: loss_of(module, p, b, True)[0]))(params, placed)
+        difference = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), one[1], many[1])
+        found = abs(float(one[0]) / float(many[0]) - 1), optax.global_norm(difference) / optax.global_norm(one[1])
+        assert max(found) < 2e-6, found
         """)
-    )

@@ -17,7 +17,8 @@ from mmjax.core.errors import at_least
 from mmjax.core.mesh import BATCH_AXES, constrain, constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
-from mmjax.layers.transformer import layer_norm, run_blocks
+from mmjax.layers.stack import stack
+from mmjax.layers.transformer import layer_norm
 
 
 class FeedForward(nn.Module):
@@ -155,4 +156,6 @@ class Conformer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
         names = ("num_heads", "mlp_dim", "kernel_size", "dropout", "drop_path", "dtype")
         sizes = {name: getattr(self, name) for name in names}
-        return run_blocks(ConformerBlock, sizes, self.depth, self.scan, self.remat, x, mask, rng)
+        sizes |= {"remat_core": self.remat == "core"}
+        blocks = stack(ConformerBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
+        return blocks(x, mask, rng)

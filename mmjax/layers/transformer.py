@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
 from mmjax.layers.mlp import Mlp
+from mmjax.layers.stack import stack
 
 NORM_EPSILON = 1e-6
 
@@ -70,7 +70,7 @@ class Transformer(nn.Module):
 
     Attributes:
       depth: number of blocks.
-      scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
+      scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in blocks_0 ...).
       remat: what the backward pass recomputes: 'none', 'core' (attention probabilities and activations),
         'full' (each block from its input), or the name of a policy in jax.checkpoint_policies.
       others: as in Block.
@@ -95,54 +95,6 @@ class Transformer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
         sizes = {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "causal", "use_rotary", "activation")}
         sizes |= {"dropout": self.dropout, "drop_path": self.drop_path, "dtype": self.dtype}
-        return run_blocks(Block, sizes, self.depth, self.scan, self.remat, x, mask, rng)
-
-
-def run_blocks(
-    block: type[nn.Module],
-    sizes: dict[str, Any],
-    depth: int,
-    scan: bool,
-    remat: str,
-    x: jax.Array,
-    mask: jax.Array | None,
-    rng: jax.Array | None,
-) -> jax.Array:
-    """Runs x [B, N, D] through `depth` blocks, scanned or not; call it inside a compact method.
-
-    Args:
-      block: a module called as `Block` is, (x, mask, rng, layer) -> (x, None), with a field `remat_core`.
-      sizes: its other fields.
-      depth, scan, remat: as in Transformer.
-      x, mask, rng: as in Transformer.
-
-    Raises:
-      UserError: an unknown remat policy, or depth below 1.
-    """
-    at_least(1, "transformer", depth=depth)
-    block = remat_block(block, remat, prevent_cse=not scan)
-    sizes = sizes | {"remat_core": remat == "core"}
-    if not scan:
-        for layer in range(depth):
-            x, _ = block(**sizes, name=f"block_{layer}")(x, mask, rng, layer)
-        return x
-    stack = nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True},
-        in_axes=(nn.broadcast, nn.broadcast, 0),
-        length=depth,
-    )
-    x, _ = stack(**sizes, name="blocks")(x, mask, rng, jnp.arange(depth))
-    return x
-
-
-def remat_block(block: type[nn.Module], policy: str, prevent_cse: bool) -> type[nn.Module]:
-    """Returns block wrapped in the remat policy of that name."""
-    if policy in ("none", "core"):
-        return block
-    if policy == "full":
-        return nn.remat(block, prevent_cse=prevent_cse)
-    policies = [name for name in dir(jax.checkpoint_policies) if not name.startswith("_")]
-    one_of(policy, ["none", "core", "full", *policies], "remat")
-    return nn.remat(block, prevent_cse=prevent_cse, policy=getattr(jax.checkpoint_policies, policy))
+        sizes |= {"remat_core": self.remat == "core"}
+        blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
+        return blocks(x, mask, rng)
