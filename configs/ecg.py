@@ -33,12 +33,12 @@ def get_config(size: str = "full") -> fdl.Config:
     """Returns the experiment; size 'full', or 'smoke' for seconds on a laptop."""
     one_of(size, ("full", "smoke"), "configs/ecg.py")
     smoke = size == "smoke"
-    width = 16 if smoke else 96
+    width = 16 if smoke else 64
     encoder = fdl.Config(
         SeriesEncoder,
-        patch_size=25,
+        patch_size=20,
         width=width,
-        depth=1 if smoke else 3,
+        depth=1 if smoke else 2,
         num_heads=2 if smoke else 4,
         mlp_dim=2 * width,
         channels="joint",
@@ -54,12 +54,12 @@ def get_config(size: str = "full") -> fdl.Config:
         sampling_rate=float(SAMPLING_RATE),
         source_rate=float(SAMPLING_RATE),
         units=("mV",) * len(LEADS),
-        scale=(0.8, 1.25),
+        scale=(0.8, 1.2),
         channel_dropout=0.5,
     )
     targets = {"label": fdl.Config(LabelTarget, classes=RHYTHMS)}
     held_out = fdl.Config(InMemory, fdl.Config(SyntheticEcgSource, "test"))
-    steps = 10 if smoke else 500
+    steps = 10 if smoke else 400
     return fdl.Config(
         Experiment,
         model=fdl.Config(

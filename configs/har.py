@@ -27,41 +27,51 @@ from mmjax.training.schedule import Schedule
 
 SENSORS = ("accelerometer", "gyroscope")
 
+WATCH = {
+    "accelerometer": ((-0.02, 0.42, -0.12), (0.89, 0.50, 0.57)),
+    "gyroscope": ((0.01, -0.01, 0.01), (1.03, 2.61, 1.07)),
+}
+BASIC_MOTIONS = {
+    "accelerometer": ((2.55, -1.30, -1.03), (7.07, 6.79, 3.55)),
+    "gyroscope": ((0.02, -0.02, -0.06), (2.11, 1.82, 3.52)),
+}
+"""Mean and standard deviation of x, y and z over the split `train`."""
+
 
 def get_config(size: str = "watch") -> fdl.Config:
     """Returns the experiment; size 'watch', 'basic_motions', or 'smoke' for seconds on a laptop."""
     one_of(size, ("watch", "basic_motions", "smoke"), "configs/har.py")
-    smoke, source = size == "smoke", WatchSource if size == "watch" else BasicMotionsSource
-    classes = EXERCISES if size == "watch" else MOTIONS
+    smoke, watch = size == "smoke", size == "watch"
+    source, classes = (WatchSource, EXERCISES) if watch else (BasicMotionsSource, MOTIONS)
+    samples, rate = (200, 50.0) if watch else (100, 10.0)
     width = 16 if smoke else 64
     tower = {"width": width, "num_heads": 2 if smoke else 4, "mlp_dim": 2 * width, "dropout": 0.1, "scan": smoke}
-    patch_size, samples = (10, 200) if size == "watch" else (10, 100)
-    rate = 50.0 if size == "watch" else 10.0
-    encoder = {"patch_size": patch_size, "depth": 1 if smoke else 2, "channels": "joint", "instance_norm": False}
+    encoder = {"patch_size": 10, "depth": 1 if smoke else 2, "channels": "joint", "stem": (8,) if smoke else (32,)}
     series = {"length": samples, "channels": ("x", "y", "z"), "sampling_rate": rate, "source_rate": rate}
-    series |= {"scale": (0.8, 1.25), "jitter": 0.05}
+    series |= {"rotation": 15.0, "scale": (0.8, 1.2), "jitter": 0.05, "draws_with": "watch"}
+    scales = {name: {"mean": mean, "std": std} for name, (mean, std) in (WATCH if watch else BASIC_MOTIONS).items()}
     transforms = {
         "accelerometer": fdl.Config(SeriesTransform, "accelerometer", units=("g",) * 3, **series),
         "gyroscope": fdl.Config(SeriesTransform, "gyroscope", units=("rad/s",) * 3, **series),
     }
     model = fdl.Config(
         MultimodalModel,
-        encoders={name: fdl.Config(SeriesEncoder, **encoder, **tower) for name in SENSORS},
+        encoders={n: fdl.Config(SeriesEncoder, **encoder, **tower, **scales[n]) for n in SENSORS},
         fusion=fdl.Config(Early, depth=1, **tower),
         decoders={"label": fdl.Config(Head, len(classes), dropout=0.1), "probe": fdl.Config(Probes, len(classes))},
         modality_dropout={name: 0.1 for name in SENSORS},
     )
     targets = {"label": fdl.Config(LabelTarget, classes=classes)}
-    steps = {"watch": 800, "basic_motions": 300, "smoke": 10}[size]
+    steps = {"watch": 300, "basic_motions": 150, "smoke": 10}[size]
     return fdl.Config(
         Experiment,
         model=model,
-        task=fdl.Config(Classification, probes="probe"),
+        task=fdl.Config(Classification, probes="probe", label_smoothing=0.1),
         data=fdl.Config(
             Pipeline,
             fdl.Config(InMemory, fdl.Config(source, "train")),
             transforms,
-            64 if size == "watch" else 16,
+            64 if watch else 16,
             targets=targets,
         ),
         optimizer=fdl.Config(

@@ -81,7 +81,8 @@ class Loader:
             prepared = {}
             for name, transform in self.transforms.items():
                 if transform.column in values or not lacks(self.mixture, record, transform.column):
-                    rng = None if position is None else example_rng(self.seed, position, name)
+                    chance = getattr(transform, "draws_with", None) or name
+                    rng = None if position is None else example_rng(self.seed, position, chance)
                     prepared[name] = transform.prepare(values, rng)
             for name, target in self.targets.items():
                 if target.column in values or not lacks(self.mixture, record, target.column):

@@ -20,8 +20,8 @@ from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
 class SeriesTransform:
     """A random window in training, the middle one in evaluation; padded at the end where the recording is shorter.
 
-    Every modality of an example draws its own window. Channels that must stay in step (the axes of an accelerometer
-    and of a gyroscope) belong into one column, or into recordings that are no longer than the window.
+    Every modality of an example draws its own window. Modalities that must stay in step (the accelerometer and the
+    gyroscope of a watch) have the same name in `draws_with`.
 
     Attributes:
       column: of the record, float [T, C]; NaN is a sample that was not measured.
@@ -37,6 +37,7 @@ class SeriesTransform:
       scale: least and greatest factor of a training window, one for all its channels.
       jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
       channel_dropout: probability that a channel of a training window is missing; never all of them.
+      draws_with: a name; modalities that have the same draw the same window, rotation and scale.
 
     References:
       Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (rotation, scaling,
@@ -55,6 +56,7 @@ class SeriesTransform:
     scale: tuple[float, float] = (1.0, 1.0)
     jitter: float = 0.0
     channel_dropout: float = 0.0
+    draws_with: str | None = None
 
     def __post_init__(self) -> None:
         at_least(1, "SeriesTransform", length=self.length)

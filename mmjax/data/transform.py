@@ -20,7 +20,13 @@ ArraySpec = tuple[tuple[int, ...], Any]
 
 
 class Transform(Protocol):
-    """Turns one column of a record into a Stream; a dataclass whose fields are its settings."""
+    """Turns one column of a record into a Stream; a dataclass whose fields are its settings.
+
+    Attributes:
+      column: of the record.
+      draws_with: (may be left out) a name under which several modalities draw the same chance, as two sensors of one
+        watch share window and rotation; None or absent: each draws its own.
+    """
 
     column: str
 

@@ -8,6 +8,7 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.data.recordings import resample
 from mmjax.data.source import BadRecord
+from mmjax.data.pipeline import Pipeline
 from mmjax.data.timeseries import SeriesTransform
 from mmjax.data.transforms import transform_from_spec
 
@@ -212,3 +213,28 @@ def test_the_spec_holds_the_metadata_and_builds_the_transform_again():
 def test_wrong_settings_are_sentences(settings, message):
     with pytest.raises(UserError, match=message):
         SeriesTransform(**settings)
+
+
+def test_modalities_that_draw_together_stay_in_step():
+    class Watch:
+        name, columns = "watch", ("a", "b")
+
+        def __len__(self):
+            return 8
+
+        def read(self, index):
+            series = np.arange(300, dtype=np.float32)[:, None] + np.arange(3, dtype=np.float32)
+            return {"a": series, "b": -series}
+
+        def label(self, index):
+            return f"record {index}"
+
+    def found(**own):
+        settings = {"length": 16, "rotation": 20.0, "scale": (0.5, 2.0)} | own
+        transforms = {name: SeriesTransform(name, **settings) for name in ("a", "b")}
+        batch = next(Pipeline(Watch(), transforms, 8).train())
+        return np.asarray(batch.streams["a"].values), np.asarray(batch.streams["b"].values)
+
+    together, apart = found(draws_with="watch"), found()
+    np.testing.assert_array_equal(together[0], -together[1])
+    assert not np.allclose(apart[0], -apart[1])
