@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.data.pipeline import Pipeline
 from mmjax.data.recordings import resample
 from mmjax.data.source import BadRecord
-from mmjax.data.pipeline import Pipeline
 from mmjax.data.timeseries import SeriesTransform
 from mmjax.data.transforms import transform_from_spec
 
