@@ -86,7 +86,8 @@ def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[d
 
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     """Returns the config of one run."""
-    config = load_config(str(ROOT / study.config) + (":smoke" if smoke else ""))
+    size = "smoke" if smoke else run.config
+    config = load_config(f"{ROOT / study.config}:{size}".rstrip(":"))
     for assignment in (*run.sets, f"seed={seed}", f"data.seed={seed}"):
         override(config, assignment)
     return config
@@ -131,7 +132,7 @@ def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float
     return "\n\n".join(
         [
             f"# {study.title}",
-            study.about,
+            " ".join(study.about.split()),
             *[extra() for extra in study.extras],
             "\n".join(lines),
             *([f"![{study.title}]({name}.png)"] if study.curves else []),

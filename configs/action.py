@@ -26,22 +26,24 @@ def get_config(size: str = "full") -> fdl.Config:
     """Returns the experiment; size 'full', or 'smoke' for seconds on a laptop."""
     one_of(size, ("full", "smoke"), "configs/action.py")
     smoke = size == "smoke"
-    width = 16 if smoke else 96
+    width = 16 if smoke else 64
     encoder = fdl.Config(
         VideoEncoder,
         patch_size=8,
-        tubelet_size=2,
+        tubelet_size=1,
         width=width,
-        depth=1 if smoke else 3,
+        depth=1 if smoke else 2,
         num_heads=2 if smoke else 4,
         mlp_dim=2 * width,
         attention="divided",
         temporal_depth=1 if smoke else 2,
+        mean=(1.0, 1.0, 1.0),  # the canvas is white
+        std=(0.3, 0.3, 0.3),
         scan=smoke,
     )
     video = fdl.Config(MovingEmojiTransform, num_frames=4 if smoke else 8, size=32)
     targets = {"label": fdl.Config(LabelTarget, classes=MOTIONS)}
-    steps = 10 if smoke else 800
+    steps = 10 if smoke else 600
     return fdl.Config(
         Experiment,
         model=fdl.Config(
@@ -60,9 +62,9 @@ def get_config(size: str = "full") -> fdl.Config:
         ),
         optimizer=fdl.Config(
             Optimizer,
-            learning_rate=1e-3,
-            weight_decay=0.05,
-            schedule=fdl.Config(Schedule, "cosine", warmup=f"{steps // 20 + 1} steps"),
+            learning_rate=2e-3,
+            weight_decay=1e-4,
+            schedule=fdl.Config(Schedule, "cosine", warmup=f"{steps // 6} steps"),
         ),
         duration=f"{steps} steps",
         evaluations={

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import at_least
+from mmjax.layers.spectrum import power_spectrum
 
 POWER_FLOOR = 1e-6
 """Added to a power before its logarithm; of values with a standard deviation near 1."""
@@ -58,9 +59,9 @@ def log_power(patches: jax.Array) -> jax.Array:
     """
     size = patches.shape[-2]
     window = 0.5 - 0.5 * jnp.cos(2 * jnp.pi * jnp.arange(size, dtype=jnp.float32) / size)  # [K]
-    spectrum = jnp.fft.rfft(patches.astype(jnp.float32) * window[:, None], axis=-2)  # [..., K // 2 + 1, F]
-    power = (jnp.square(spectrum.real) + jnp.square(spectrum.imag)) / jnp.sum(jnp.square(window))
-    return jnp.log(power + POWER_FLOOR)
+    frames = jnp.swapaxes(patches.astype(jnp.float32) * window[:, None], -1, -2)  # [..., F, K]
+    power = power_spectrum(frames, size) / jnp.sum(jnp.square(window))  # [..., F, K // 2 + 1]
+    return jnp.swapaxes(jnp.log(power + POWER_FLOOR), -1, -2)  # [..., K // 2 + 1, F]
 
 
 class SeriesStem(nn.Module):
