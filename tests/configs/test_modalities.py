@@ -1,0 +1,57 @@
+"""The configs of other modalities than pictures and text: their smoke sizes train and evaluate, on few records."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mmjax.core.config import load_config
+from mmjax.core.override import override
+from mmjax.data.datasets import digits, ecg, emoji_ranking, lidar, openmoji, sentiment
+from mmjax.training.loop import fit
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few(tmp_path_factory):
+    """Lets every builder make few records, in a folder of this module."""
+    names, ranked = openmoji._names, emoji_ranking.ranked
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        patch.setattr(openmoji, "_names", lambda emoji: dict(sorted(names(emoji).items())[1000:1040]))
+        patch.setattr(ecg, "PATIENTS", {"train": range(3), "test": range(3, 5)})
+        patch.setattr(lidar, "SPLITS", {"train": 20, "test": 10})
+        numbers = {"train": range(20), "test": range(1787, 1797)}
+        patch.setattr(digits, "numbers_of", lambda split, count: numbers[split])
+        patch.setattr(sentiment, "ranked", lambda modules: _some(ranked(modules)))
+        yield
+
+
+def _some(rows):
+    return [row for split in ("train", "test") for row in [row for row in rows if row["split"] == split][20:32]]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("sentiment", "score/image+text/correlation"),
+        ("har", "held_out/accelerometer/accuracy"),
+        ("action", "held_out/all/weighted_f1"),
+        ("ecg", "leads/lost 92 %/accuracy"),
+        ("lidar", "points/lost 90 %/accuracy"),
+        ("fusion_study", "held_out/audio/accuracy"),
+    ],
+)
+def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):
+    config = load_config(f"{CONFIGS / name}.py:smoke")
+    for assignment in ("duration=4 steps", "data.batch_size=8"):
+        override(config, assignment)
+    metrics = fit(config, tmp_path, Console(file=io.StringIO()))
+    assert metric in metrics and all(np.isfinite(value) for value in metrics.values())
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses and np.isfinite(losses).all() and records[-2].get("skipped", 0) == 0
