@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import logging
 import pathlib
 import platform
 import shutil
@@ -48,6 +49,7 @@ def main() -> None:
         print("\n".join(f"{name:14} {study.title}" for name, study in STUDIES.items()))
         return
     one_of(options.study, STUDIES, "the study")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     cache = pathlib.Path.home() / ".cache" / "mmjax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     study = STUDIES[options.study]

@@ -19,7 +19,7 @@ from mmjax.layers.mel import AstMel, LogMel
 from mmjax.layers.pooling import Pool
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
 from mmjax.layers.spec_augment import SpecAugment
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 
 class AudioEncoder(nn.Module):
@@ -73,18 +73,7 @@ class AudioEncoder(nn.Module):
         x = self.augment((x - self.mean) / self.std, mask, fold(rng, 0))
         x, mask = self._embed(x, mask)  # [B, N, D], [B, N]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 1)))
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, mask, fold(rng, 2))
+        x = transformer_of(self)(x, mask, fold(rng, 2))
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))

@@ -16,7 +16,7 @@ from mmjax.layers.dropout import fold, keep_tokens
 from mmjax.layers.patchify import PatchEmbedding
 from mmjax.layers.pooling import Pool
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 VIT_SIZES = {
     "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
@@ -85,18 +85,7 @@ class ImageEncoder(nn.Module):
             x = self._drop_patches(x, rng)
         mask = einops.repeat(stream.mask.any(axis=1), "b -> b n", n=x.shape[1])  # [B, N]
         x = constrain_batch(layer_norm("norm_pre", x, self.dtype) if self.pre_norm else x)
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, mask, fold(rng, 1))
+        x = transformer_of(self)(x, mask, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))

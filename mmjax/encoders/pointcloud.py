@@ -15,7 +15,7 @@ from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.pointnet import CentrePositions, GroupEncoder
 from mmjax.layers.points import farthest_points, gather_points, nearest_points
 from mmjax.layers.pooling import Pool
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 NORMALISE = ("unit_sphere", "none")
 
@@ -78,18 +78,7 @@ class PointCloudEncoder(nn.Module):
             x = jnp.concatenate([token, x], axis=1)  # [B, 1 + G, D]
             mask = jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)  # [B, 1 + G]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 0)))
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, mask, fold(rng, 1))
+        x = transformer_of(self)(x, mask, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))

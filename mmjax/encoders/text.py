@@ -14,7 +14,7 @@ from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.pooling import Pool
 from mmjax.layers.posemb import LearnedPositions
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 
 class TextEncoder(nn.Module):
@@ -55,20 +55,7 @@ class TextEncoder(nn.Module):
             raise UserError(f"text: expected values [batch, tokens], got {tuple(stream.values.shape)}.")
         x = constrain_batch(dropout(self._embed(stream.values), self.dropout, fold(rng, 0)))  # [B, N, D]
         visible = stream.mask if self.mask_padding else None
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            causal=self.causal,
-            use_rotary=self.posemb == "rotary",
-            activation=self.activation,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, visible, fold(rng, 1))
+        x = transformer_of(self, use_rotary=self.posemb == "rotary")(x, visible, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
         return Tokens(x, stream.mask, self._pool(x, stream.mask))
 

@@ -18,7 +18,7 @@ from mmjax.layers.fourier import fourier_features, geometric_wavelengths
 from mmjax.layers.pooling import Pool
 from mmjax.layers.posemb import LearnedPositions, sincos_1d
 from mmjax.layers.series import SeriesTokens, instance_norm
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 
 class SeriesEncoder(nn.Module):
@@ -89,18 +89,7 @@ class SeriesEncoder(nn.Module):
         if self.pool == "first":
             x, mask = self._class_token(x, mask)  # [B, 1 + N, D]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 0)))
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            activation=self.activation,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(x, mask, fold(rng, 1))
+        x = transformer_of(self)(x, mask, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))

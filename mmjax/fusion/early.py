@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.inputs import class_token, known, pool_tokens, project
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import layer_norm, transformer_of
 
 
 class Early(nn.Module):
@@ -53,16 +53,6 @@ class Early(nn.Module):
         if self.pool == "first":
             row = class_token(self, "class_token", x, mask, jnp.ones(x.shape[0], bool))
             x, mask = row.x, row.mask  # [B, 1 + N, D]
-        x = Transformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="transformer",
-        )(constrain_batch(x), mask, rng)
+        x = transformer_of(self)(constrain_batch(x), mask, rng)
         x = layer_norm("norm", x, self.dtype)
         return Outputs(tokens=dict(tokens), fused=Tokens(x, mask, pool_tokens(self, "pool", x, mask)))

@@ -98,3 +98,13 @@ class Transformer(nn.Module):
         sizes |= {"remat_core": self.remat == "core"}
         blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
         return blocks(x, mask, rng)
+
+
+SIZES = ("depth", "num_heads", "mlp_dim", "causal", "activation", "dropout", "drop_path", "scan", "remat", "dtype")
+
+
+def transformer_of(module: nn.Module, **more: Any) -> Transformer:
+    """Returns the Transformer 'transformer' of an encoder or fusion, with the fields of those names that module has."""
+    return Transformer(
+        **{name: getattr(module, name) for name in SIZES if hasattr(module, name)} | more, name="transformer"
+    )
