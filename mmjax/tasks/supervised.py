@@ -97,6 +97,10 @@ class Classification(Supervised):
     label_smoothing: float = 0.0
     class_weights: Sequence[float] | None = None
 
+    def __post_init__(self):
+        if self.class_weights is not None:  # hashable, as a static part of the evidence has to be
+            object.__setattr__(self, "class_weights", tuple(self.class_weights))
+
     def log_likelihood(self, prediction: Array, labels: Array) -> jax.Array:
         """Returns the log-probability of the true class [B]."""
         return -optax.losses.softmax_cross_entropy_with_integer_labels(prediction.astype(jnp.float32), labels)

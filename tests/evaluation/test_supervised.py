@@ -1,5 +1,7 @@
 """Predictions with every subset of the modalities, and with parts of one lost."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mmjax.core.subsets import keep_only, subsets
 from mmjax.core.types import Batch, Stream
 from mmjax.evaluation.robustness import RobustnessEvaluator
 from mmjax.evaluation.supervised import ClassificationEvaluator, RegressionEvaluator, regression_metrics
+from tests.devices import run_on_hosts
 from tests.toy import toy_batch, toy_model
 
 NAMES = ("a", "b", "c")
@@ -123,3 +126,34 @@ def test_the_curve_has_a_row_for_each_share(model):
         RobustnessEvaluator("a", shares=(2.0,))
     with pytest.raises(UserError, match="Did you mean 'channels'"):
         RobustnessEvaluator("a", "channel")
+
+
+def test_two_hosts_find_what_one_finds(model):
+    embed, batches = model
+    expected = ClassificationEvaluator()(embed, batches[:1])
+    found = run_on_hosts(
+        """
+        import jax, json, numpy as np
+        from mmjax.core.mesh import make_mesh
+        from mmjax.evaluation.supervised import ClassificationEvaluator
+        from mmjax.training.sharding import global_batch, local_rows
+        from tests.toy import toy_batch, toy_model
+
+        names, mesh = ("a", "b", "c"), make_mesh()
+        batch = toy_batch(names=names)
+        module = toy_model(names=names)
+        with jax.set_mesh(mesh):
+            params = jax.jit(lambda: module.init(jax.random.key(0), batch.streams)["params"])()
+            call = jax.jit(lambda batch: module.apply({"params": params}, batch.streams).predictions["label"])
+            rows = jax.tree.map(lambda leaf: leaf[local_rows(12, mesh)], batch)
+            parts = [global_batch(rows, 12, mesh)]
+            metrics = ClassificationEvaluator()(lambda batch: {"label": call(batch)}, parts)
+        print("found", json.dumps(metrics))
+        """,
+        num_devices=2,
+    )
+    for output in found:
+        metrics = json.loads(
+            next(line for line in output.splitlines() if line.startswith("found")).removeprefix("found")
+        )
+        assert metrics == pytest.approx(expected)

@@ -45,6 +45,13 @@ def test_classification_by_hand():
     assert float(loss.metrics["accuracy"]) == pytest.approx(right)
 
 
+def test_weights_in_a_list_go_through_jit():
+    params, apply = made(toy_model())
+    task = Classification(class_weights=[1.0, 2.0, 3.0])
+    call = jax.jit(lambda p: task.loss(*task.embed(apply, p, BATCH, None), BATCH))
+    assert float(call(params).mean()) == pytest.approx(float(loss_of(task)[0].mean()), rel=1e-5)
+
+
 def test_regression_by_hand_and_a_target_that_is_missing():
     scores = BATCH.targets["score"].copy()
     scores[4] = np.nan
