@@ -29,7 +29,7 @@ def accuracy(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.nd
     """Returns the share of test records that are classified rightly."""
     from aeon.classification.convolution_based import MiniRocketClassifier
 
-    classifier = MiniRocketClassifier(random_state=seed, n_jobs=-1).fit(*train)
+    classifier = MiniRocketClassifier(random_state=seed).fit(*train)
     return float(np.mean(classifier.predict(test[0]) == test[1]))
 
 

@@ -53,7 +53,7 @@ def to_stream(transform: Transform, values: Sequence[Any], rows: int, first: int
 
     Args:
       transform: of the modality.
-      values: at most `rows` of them.
+      values: at most `rows` of them; None is a missing one.
       rows: B.
       first: number of values[0], for messages.
 
@@ -63,7 +63,7 @@ def to_stream(transform: Transform, values: Sequence[Any], rows: int, first: int
 
     def one(number: int, value: Any) -> Any:
         try:
-            return prepare(transform, value)
+            return None if value is None else prepare(transform, value)
         except (BadRecord, UserError, OSError, TypeError, ValueError) as error:
             raise UserError(f"encode: input {number} cannot be used: {error}") from error
 

@@ -86,6 +86,38 @@ class LoadedModel:
         """Embeds strings: [N, E] float32 unit vectors."""
         return self.encode("text", texts)
 
+    def predict(self, **values: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Predicts for N examples, each from the modalities that it has.
+
+        Args:
+          values: modality -> N values of what its transform takes, None where an example lacks it; a modality that is
+            not given is missing from all.
+
+        Returns:
+          decoder -> [N, ...] float32: of a head the logits of its classes, or its values.
+
+        Raises:
+          UserError: no such modality, numbers of values that differ, a value that cannot be used, or no decoders.
+        """
+        sizes = {name: len(column) for name, column in values.items()}
+        if len(set(sizes.values())) != 1 or not max(sizes.values()):
+            raise UserError(f"predict: expected as many values, at least one, of each modality; got {sizes}.")
+        given = {name: list(column) for name, column in values.items() if self.transform(name)}
+        rows = []
+        for first in range(0, max(sizes.values()), self.batch_size):
+            streams = {
+                name: inputs.to_stream(
+                    transform, given.get(name, [])[first : first + self.batch_size], self.batch_size, first
+                )
+                for name, transform in self.transforms.items()
+            }
+            rows.append(self.embed(streams))
+        names = [name for name in rows[0] if name not in self.transforms]
+        if not names:
+            raise UserError(f"predict: the run {self.directory} has no decoders; it embeds {listed(rows[0])}.")
+        parts = {name: [np.asarray(row[name], np.float32) for row in rows] for name in names}
+        return {name: np.concatenate(part)[: max(sizes.values())] for name, part in parts.items()}
+
     def similarity(self, images: Any, texts: Any) -> np.ndarray:
         """Returns the cosine of every picture with every text, [pictures, texts] float32."""
         return self.encode_image(images) @ self.encode_text(texts).T

@@ -4,13 +4,16 @@ import io
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
+import mmjax
 from mmjax.core.config import load_config
+from mmjax.core.errors import UserError
 from mmjax.core.override import override
-from mmjax.data.datasets import digits, ecg, emoji_ranking, lidar, openmoji, sentiment
+from mmjax.data.datasets import digits, ecg, emoji_ranking, har, lidar, openmoji, sentiment
 from mmjax.training.loop import fit
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -28,7 +31,9 @@ def few(tmp_path_factory):
         numbers = {"train": range(20), "test": range(1787, 1797)}
         patch.setattr(digits, "numbers_of", lambda split, count: numbers[split])
         patch.setattr(sentiment, "ranked", lambda modules: _some(ranked(modules)))
+        jax.config.update("jax_disable_most_optimizations", True)  # programs that are run for a few steps
         yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _some(rows):
@@ -55,3 +60,25 @@ def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses and np.isfinite(losses).all() and records[-2].get("skipped", 0) == 0
+
+
+def test_a_loaded_run_predicts_from_what_there_is(tmp_path):
+    config = load_config(f"{CONFIGS / 'har'}.py:smoke")
+    for assignment in ("duration=2 steps", "data.batch_size=8", "evaluations={}"):
+        override(config, assignment)
+    fit(config, tmp_path, Console(file=io.StringIO()))
+    run, source = mmjax.load(tmp_path, batch_size=8), har.BasicMotionsSource("test")
+    records = [source.read(index) for index in range(12)]
+    sensors = {name: [record[name] for record in records] for name in ("accelerometer", "gyroscope")}
+    both = run.predict(**sensors)["label"]
+    assert both.shape == (12, 4) and both.dtype == np.float32
+    alone = run.predict(gyroscope=sensors["gyroscope"])["label"]
+    some = run.predict(accelerometer=[None, *sensors["accelerometer"][1:]], gyroscope=sensors["gyroscope"])["label"]
+    np.testing.assert_allclose(some, np.concatenate([alone[:1], both[1:]]), rtol=0, atol=1e-5)
+    assert np.abs(alone - both).max() > 1e-3
+    with pytest.raises(UserError, match="as many values"):
+        run.predict(accelerometer=[], gyroscope=sensors["gyroscope"])
+    with pytest.raises(UserError, match="Did you mean 'gyroscope'"):
+        run.predict(gyroscop=sensors["gyroscope"])
+    with pytest.raises(UserError, match="input 0 cannot be used"):
+        run.predict(gyroscope=[np.zeros((10, 7))])
