@@ -55,11 +55,11 @@ def get_config(size: str = "full") -> fdl.Config:
         source_rate=float(SAMPLING_RATE),
         units=("mV",) * len(LEADS),
         scale=(0.8, 1.2),
-        channel_dropout=0.5,
+        channel_dropout=0.9,
     )
     targets = {"label": fdl.Config(LabelTarget, classes=RHYTHMS)}
     held_out = fdl.Config(InMemory, fdl.Config(SyntheticEcgSource, "test"))
-    steps = 10 if smoke else 400
+    steps = 10 if smoke else 600
     return fdl.Config(
         Experiment,
         model=fdl.Config(

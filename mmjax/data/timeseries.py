@@ -36,7 +36,8 @@ class SeriesTransform:
         channels (x, y, z of an accelerometer, of a gyroscope) alike.
       scale: least and greatest factor of a training window, one for all its channels.
       jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
-      channel_dropout: probability that a channel of a training window is missing; never all of them.
+      channel_dropout: greatest probability that a channel of a training window is missing; each window draws its own,
+        between 0 and this, so that windows with all channels are among them. One channel always stays.
       draws_with: a name; modalities that have the same draw the same window, rotation and scale.
 
     References:
@@ -70,7 +71,7 @@ class SeriesTransform:
         if not 0 < self.scale[0] <= self.scale[1] or self.channel_dropout >= 1:
             raise UserError(
                 f"SeriesTransform: scale={self.scale} must be two rising positive factors, and "
-                f"channel_dropout={self.channel_dropout} a probability below 1."
+                f"channel_dropout={self.channel_dropout} at least 0 and below 1."
             )
         if self.rotation and len(self.channels) % 3:
             raise UserError(f"SeriesTransform.rotation turns channels in threes; {len(self.channels)} are not.")
@@ -147,7 +148,7 @@ class SeriesTransform:
             noise = self.jitter * mean_and_std(series)[1] * rng.standard_normal(series.shape)
             series = series + noise.astype(np.float32)
         if self.channel_dropout:
-            drop = rng.random(series.shape[1]) < self.channel_dropout
+            drop = rng.random(series.shape[1]) < rng.uniform(0, self.channel_dropout)
             there = np.flatnonzero(~np.isnan(series).all(axis=0))
             drop[rng.choice(there) if there.size else 0] = False
             series = np.where(drop, np.float32(np.nan), series)
