@@ -136,7 +136,7 @@ def test_scan_and_remat_do_not_change_values_or_gradients():
             return tree
         out = {name: unstack(child) for name, child in tree.items() if name != "blocks"}
         for layer in range(2 if "blocks" in tree else 0):
-            out[f"blocks_{layer}"] = jax.tree.map(lambda leaf, layer=layer: leaf[layer], tree["blocks"])
+            out[f"block_{layer}"] = jax.tree.map(lambda leaf, layer=layer: leaf[layer], tree["blocks"])
         return out
 
     np.testing.assert_allclose(expected[0], jax.jit(lambda p: loss(p, scan=False))(unstack(params)), rtol=1e-5)

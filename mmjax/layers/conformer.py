@@ -157,5 +157,5 @@ class Conformer(nn.Module):
         names = ("num_heads", "mlp_dim", "kernel_size", "dropout", "drop_path", "dtype")
         sizes = {name: getattr(self, name) for name in names}
         sizes |= {"remat_core": self.remat == "core"}
-        blocks = stack(ConformerBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
+        blocks = stack(ConformerBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)

@@ -89,5 +89,5 @@ class DividedTransformer(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, rng: jax.Array | None = None) -> jax.Array:
         names = ("num_heads", "mlp_dim", "activation", "dropout", "drop_path", "dtype")
         sizes = {name: getattr(self, name) for name in names} | {"remat_core": self.remat == "core"}
-        blocks = stack(DividedBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
+        blocks = stack(DividedBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)  # [B, T, N, D]

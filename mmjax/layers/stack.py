@@ -13,7 +13,14 @@ from mmjax.core.errors import at_least, one_of
 
 
 def stack(
-    layer: type[nn.Module], sizes: Mapping[str, Any], depth: int, *, scan: bool, remat: str, name: str
+    layer: type[nn.Module],
+    sizes: Mapping[str, Any],
+    depth: int,
+    *,
+    scan: bool,
+    remat: str,
+    name: str,
+    each: str | None = None,
 ) -> Callable[[Any, Any, jax.Array | None], Any]:
     """Returns f(carry, constant, rng) -> carry that runs depth layers; call it inside a compact method.
 
@@ -22,9 +29,10 @@ def stack(
         carry and constant are trees of arrays, the carry keeps its shapes and dtypes.
       sizes: the fields of the layer.
       depth: number of layers.
-      scan: one compiled layer with stacked parameters [depth, ...] under `name`; else `name`_0, `name`_1, ...
+      scan: one compiled layer with stacked parameters [depth, ...] under `name`; else `each`_0, `each`_1, ...
       remat: as in layers.transformer.Transformer; 'core' is left to the layer's own field `remat_core`.
       name: of the parameters.
+      each: of those of one layer, where they are not stacked; None is `name`.
 
     Raises:
       UserError: an unknown remat policy, or depth below 1.
@@ -34,7 +42,7 @@ def stack(
 
     def unrolled(carry: Any, constant: Any, rng: jax.Array | None) -> Any:
         for number in range(depth):
-            carry, _ = layer(**sizes, name=f"{name}_{number}")(carry, constant, rng, number)
+            carry, _ = layer(**sizes, name=f"{each or name}_{number}")(carry, constant, rng, number)
         return carry
 
     def scanned(carry: Any, constant: Any, rng: jax.Array | None) -> Any:

@@ -70,7 +70,7 @@ class Transformer(nn.Module):
 
     Attributes:
       depth: number of blocks.
-      scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in blocks_0 ...).
+      scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
       remat: what the backward pass recomputes: 'none', 'core' (attention probabilities and activations),
         'full' (each block from its input), or the name of a policy in jax.checkpoint_policies.
       others: as in Block.
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         sizes = {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "causal", "use_rotary", "activation")}
         sizes |= {"dropout": self.dropout, "drop_path": self.drop_path, "dtype": self.dtype}
         sizes |= {"remat_core": self.remat == "core"}
-        blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks")
+        blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)
 
 

@@ -31,7 +31,7 @@ def by_layer(intermediates: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def _natural(path: str) -> list[Any]:
-    """Sorts blocks_2 before blocks_10."""
+    """Sorts block_2 before block_10."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path)]
 
 

@@ -76,7 +76,7 @@ def test_scanned_equals_unrolled(plain):
     unrolled = module.clone(scan=False)
     tree = dict(params["params"])
     blocks = tree["transformer"]["blocks"]
-    tree["transformer"] = {f"blocks_{layer}": jax.tree.map(lambda leaf: leaf[layer], blocks) for layer in range(2)}  # noqa: B023
+    tree["transformer"] = {f"block_{layer}": jax.tree.map(lambda leaf: leaf[layer], blocks) for layer in range(2)}  # noqa: B023
     np.testing.assert_allclose(jax.jit(unrolled.apply)({"params": tree}, STREAM).x, apply(params, STREAM).x, atol=1e-5)
 
 

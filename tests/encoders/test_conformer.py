@@ -103,7 +103,7 @@ def test_scanned_equals_unrolled(plain):
     module, params, apply = plain
     tree = dict(params["params"])
     blocks = tree["conformer"]["blocks"]
-    tree["conformer"] = {f"blocks_{layer}": jax.tree.map(lambda leaf: leaf[layer], blocks) for layer in range(2)}  # noqa: B023
+    tree["conformer"] = {f"block_{layer}": jax.tree.map(lambda leaf: leaf[layer], blocks) for layer in range(2)}  # noqa: B023
     found = jax.jit(module.clone(scan=False).apply)({"params": tree}, STREAM)
     np.testing.assert_allclose(found.x, apply(params, STREAM).x, atol=1e-5)
 

@@ -115,7 +115,7 @@ def test_scanned_equals_unrolled_and_a_class_token_comes_first(params):
     np.testing.assert_array_equal(found.pooled, found.x[:, 0])
     inner = dict(own["params"])
     blocks = inner.pop("transformer")["blocks"]
-    unrolled = {f"blocks_{i}": jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(2)}
+    unrolled = {f"block_{i}": jax.tree.map(lambda x, i=i: x[i], blocks) for i in range(2)}
     other = jax.jit(module.clone(scan=False).apply)({"params": inner | {"transformer": unrolled}}, CLOUD)
     assert_same(found, other, atol=1e-5)
 

@@ -118,7 +118,7 @@ def test_joint_tokens_and_the_unrolled_stack():
     np.testing.assert_array_equal(found.mask[1], [True, True, True, False])
     assert "positions" not in params["params"] and "channel_positions" not in params["params"]
     blocks = params["params"]["transformer"]["blocks"]
-    unrolled = {f"blocks_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(2)}
+    unrolled = {f"block_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(2)}
     flat = {"params": {**params["params"], "transformer": unrolled}}
     other = apply(SeriesEncoder(**settings, scan=False), flat, series())
     np.testing.assert_allclose(found.x, other.x, atol=1e-5)

@@ -168,12 +168,12 @@ def test_attention_is_that_of_the_first_layers_queries_and_keys(run, pictures):
 
 
 def test_unrolled_layers_are_in_order():
-    """blocks_10 comes after blocks_2, and attention pooling, whose one query is no token, last."""
+    """block_10 comes after block_2, and attention pooling, whose one query is no token, last."""
 
     def stored(value, queries=4):
         return {"attention": {"attention": (np.full((1, 2, queries, 4), value),)}}
 
-    blocks = {f"blocks_{i}": stored(i) for i in (10, 2, 11, 0, 9, 1)}
+    blocks = {f"block_{i}": stored(i) for i in (10, 2, 11, 0, 9, 1)}
     layers = attention.by_layer({"a_pool": stored(99, queries=1), "transformer": blocks})
     assert [layer.max() for layer in layers] == [0, 1, 2, 9, 10, 11, 99]
 
@@ -199,7 +199,7 @@ def _without_last_queries(path, leaf):
     """Zero where a query's weights are those of layer 2."""
     if "/query/" not in path:
         return leaf
-    return leaf.at[2].set(0) if path.startswith("blocks/") else leaf * (not path.startswith("blocks_2/"))
+    return leaf.at[2].set(0) if path.startswith("blocks/") else leaf * (not path.startswith("block_2/"))
 
 
 def test_tokens_that_are_no_square_have_no_map():

@@ -50,7 +50,7 @@ def test_scanned_and_unrolled_layers_have_the_same_rules():
     config.model.encoders["image"].scan = False
     model = build(config).model
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), tiny_batch().streams)["params"])
-    spec = param_specs(shapes, MESH)["encoders_image/transformer/blocks_1/attention/query/kernel"]
+    spec = param_specs(shapes, MESH)["encoders_image/transformer/block_1/attention/query/kernel"]
     assert spec == P("fsdp", "tensor", None)
 
 
