@@ -159,7 +159,7 @@ def unstacked(blocks, name):
 def test_divided_scanned_is_unrolled_also_with_noise():
     module, plain = encoder("divided", drop_path=0.4, remat="full"), encoder("divided", drop_path=0.4, scan=False)
     params = drawn(module)
-    blocks = unstacked(params["params"]["transformer"]["blocks"], "blocks")
+    blocks = unstacked(params["params"]["transformer"]["blocks"], "block")
     unrolled = {"params": params["params"] | {"transformer": blocks}}
     rng = example_keys(jax.random.key(2), 3)
     found, same = jax.jit(module.apply)(params, CLIPS, rng), jax.jit(plain.apply)(unrolled, CLIPS, rng)
