@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fractions
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -35,14 +36,15 @@ class SeriesTransform:
       rotation: standard deviation in degrees by which a training window is turned about each axis, every three
         channels (x, y, z of an accelerometer, of a gyroscope) alike.
       scale: least and greatest factor of a training window, one for all its channels.
+      speed: least and greatest factor by which a training window runs faster than it was recorded.
       jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
       channel_dropout: greatest probability that a channel of a training window is missing; each window draws its own,
         between 0 and this, so that windows with all channels are among them. One channel always stays.
-      draws_with: a name; modalities that have the same draw the same window, rotation and scale.
+      draws_with: a name; modalities that have the same draw the same window, speed, rotation and scale.
 
     References:
       Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (rotation, scaling,
-      jitter).
+      jitter, time warping).
     """
 
     column: str = "series"
@@ -55,6 +57,7 @@ class SeriesTransform:
     channels_column: str | None = None
     rotation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    speed: tuple[float, float] = (1.0, 1.0)
     jitter: float = 0.0
     channel_dropout: float = 0.0
     draws_with: str | None = None
@@ -68,11 +71,12 @@ class SeriesTransform:
             raise UserError(
                 f"SeriesTransform.units={self.units!r} must name one unit for each of {len(self.channels)} channels."
             )
-        if not 0 < self.scale[0] <= self.scale[1] or self.channel_dropout >= 1:
-            raise UserError(
-                f"SeriesTransform: scale={self.scale} must be two rising positive factors, and "
-                f"channel_dropout={self.channel_dropout} at least 0 and below 1."
-            )
+        for name in ("scale", "speed"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(f"SeriesTransform.{name}={(low, high)} must be two rising positive factors.")
+        if self.channel_dropout >= 1:
+            raise UserError(f"SeriesTransform.channel_dropout={self.channel_dropout} must be at least 0 and below 1.")
         if self.rotation and len(self.channels) % 3:
             raise UserError(f"SeriesTransform.rotation turns channels in threes; {len(self.channels)} are not.")
         for name in ("sampling_rate", "source_rate"):
@@ -94,11 +98,10 @@ class SeriesTransform:
         """
         series = self._picked(record, get_column(record, self.column))
         check(series, self.column)
-        rate = self._rate(record)
-        wanted = self.length if rate is None else math.ceil(self.length * rate / self.sampling_rate)
-        cut = window(series, wanted, rng)
-        if rate is not None and rate != self.sampling_rate:
-            cut = resample(cut, rate, self.sampling_rate)[: self.length]
+        ratio = self._ratio(record) * self._speed(rng)
+        cut = window(series, math.ceil(self.length * ratio), rng)
+        if ratio != 1:
+            cut = resample(cut, ratio, 1.0)[: self.length]
         return cut if rng is None else self._augmented(cut, rng)
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
@@ -130,16 +133,23 @@ class SeriesTransform:
                 picked[:, place] = series[:, names.index(name)]
         return picked
 
-    def _rate(self, record: Record) -> float | None:
+    def _ratio(self, record: Record) -> float:
+        """Returns samples of the recording for a sample of the window."""
         if self.sampling_rate is None:
-            return None
+            return 1.0
         if self.rate_column is None:
-            return self.source_rate or self.sampling_rate
+            return (self.source_rate or self.sampling_rate) / self.sampling_rate
         rate = float(np.asarray(get_column(record, self.rate_column)).reshape(-1)[0])
         if not 1e-4 < rate / self.sampling_rate < 1e4:  # NaN fails too
             detail = f"{self.rate_column}: {rate} Hz cannot be brought to {self.sampling_rate} Hz."
             raise BadRecord("wrong_rate", detail)
-        return rate
+        return rate / self.sampling_rate
+
+    def _speed(self, rng: np.random.Generator | None) -> float:
+        """Returns a fraction of small numbers, which is fast to resample by."""
+        if rng is None or self.speed == (1.0, 1.0):
+            return 1.0
+        return float(fractions.Fraction(rng.uniform(*self.speed)).limit_denominator(20))
 
     def _augmented(self, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         series = turn(series, self.rotation, rng) if self.rotation else series
