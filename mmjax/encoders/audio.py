@@ -16,7 +16,7 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.mel import AstMel, LogMel
-from mmjax.layers.pooling import Pool
+from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
 from mmjax.layers.spec_augment import SpecAugment
 from mmjax.layers.transformer import layer_norm, transformer_of
@@ -95,10 +95,7 @@ class AudioEncoder(nn.Module):
         if self.posemb == "sincos2d":
             x = x + jnp.asarray(sincos_2d(times, bands, self.width), self.dtype)
         if self.pool == "first":
-            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
-            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + N, D]
-            mask = jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)  # [B, 1 + N]
+            x, mask = class_token(self, x, mask)  # [B, 1 + N, D], [B, 1 + N]
         return (LearnedPositions(name="positions")(x) if self.posemb == "learned" else x), mask
 
 

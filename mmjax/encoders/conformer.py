@@ -17,6 +17,7 @@ from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.mel import LogMel
 from mmjax.layers.pooling import Pool
 from mmjax.layers.spec_augment import SpecAugment
+from mmjax.layers.stack import fields_of
 
 CONFORMER_SIZES = {
     "S": {"width": 144, "depth": 16, "num_heads": 4, "mlp_dim": 576},
@@ -82,18 +83,7 @@ class ConformerEncoder(nn.Module):
         x = self.augment((x - self.mean) / self.std, mask, fold(rng, 0))
         x, mask = Subsampling(self.stem_channels, self.width, self.dtype, name="stem")(x, mask)  # [B, N, D], [B, N]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 1)))
-        x = Conformer(
-            self.depth,
-            self.num_heads,
-            self.mlp_dim,
-            self.kernel_size,
-            dropout=self.dropout,
-            drop_path=self.drop_path,
-            scan=self.scan,
-            remat=self.remat,
-            dtype=self.dtype,
-            name="conformer",
-        )(x, mask, fold(rng, 2))
+        x = Conformer(**fields_of(self, Conformer), name="conformer")(x, mask, fold(rng, 2))
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))
 

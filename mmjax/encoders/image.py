@@ -14,7 +14,7 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
 from mmjax.layers.patchify import PatchEmbedding
-from mmjax.layers.pooling import Pool
+from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
 from mmjax.layers.transformer import layer_norm, transformer_of
 
@@ -104,9 +104,7 @@ class ImageEncoder(nn.Module):
             rows, columns = images.shape[1] // self.patch_size, images.shape[2] // self.patch_size
             x = x + jnp.asarray(sincos_2d(rows, columns, self.width), self.dtype)
         if self.pool == "first":
-            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
-            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + N, D]
+            x, _ = class_token(self, x, jnp.ones(x.shape[:2], bool))  # [B, 1 + N, D]
         return LearnedPositions(self.width**-0.5, name="positions")(x) if self.posemb == "learned" else x
 
     def _drop_patches(self, x: jax.Array, rng: jax.Array) -> jax.Array:

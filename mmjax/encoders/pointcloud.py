@@ -14,7 +14,7 @@ from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.pointnet import CentrePositions, GroupEncoder
 from mmjax.layers.points import farthest_points, gather_points, nearest_points
-from mmjax.layers.pooling import Pool
+from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.transformer import layer_norm, transformer_of
 
 NORMALISE = ("unit_sphere", "none")
@@ -73,10 +73,7 @@ class PointCloudEncoder(nn.Module):
         points = self._normalised(values[..., :3], mask)  # [B, P, 3]
         x, mask = self._groups(points, values[..., 3:], mask)  # [B, G, D], [B, G]
         if self.pool == "first":
-            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
-            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + G, D]
-            mask = jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)  # [B, 1 + G]
+            x, mask = class_token(self, x, mask)  # [B, 1 + G, D], [B, 1 + G]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 0)))
         x = transformer_of(self)(x, mask, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)

@@ -15,7 +15,7 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.fourier import fourier_features, geometric_wavelengths
-from mmjax.layers.pooling import Pool
+from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d
 from mmjax.layers.series import SeriesTokens, instance_norm
 from mmjax.layers.transformer import layer_norm, transformer_of
@@ -87,7 +87,7 @@ class SeriesEncoder(nn.Module):
         x = einops.rearrange(self._place(x), "b r p d -> b (r p) d")  # [B, N, D]
         mask = einops.rearrange(mask, "b r p -> b (r p)")  # [B, N]
         if self.pool == "first":
-            x, mask = self._class_token(x, mask)  # [B, 1 + N, D]
+            x, mask = class_token(self, x, mask)  # [B, 1 + N, D], [B, 1 + N]
         x = constrain_batch(dropout(x, self.dropout, fold(rng, 0)))
         x = transformer_of(self)(x, mask, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
@@ -158,9 +158,3 @@ class SeriesEncoder(nn.Module):
             return x + jnp.asarray(sincos_1d(np.arange(patches), width), x.dtype)
         by_time = LearnedPositions(name="positions")(einops.rearrange(x, "b r p d -> (b r) p d"))
         return einops.rearrange(by_time, "(b r) p d -> b r p d", b=batch)
-
-    def _class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Puts one before tokens [B, N, D]; it is missing where they all are."""
-        token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-        token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
-        return jnp.concatenate([token, x], axis=1), jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)

@@ -15,9 +15,10 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
 from mmjax.layers.masking import masked_mean
-from mmjax.layers.pooling import Pool
+from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d, sincos_2d
 from mmjax.layers.space_time import DividedTransformer
+from mmjax.layers.stack import fields_of
 from mmjax.layers.transformer import Transformer, layer_norm
 from mmjax.layers.tubelet import TubeletEmbedding, tubelet_mask
 
@@ -137,8 +138,7 @@ class VideoEncoder(nn.Module):
         return jnp.take_along_axis(x, kept[:, None, :, None], axis=2)  # [B, S, K, D]
 
     def _blocks(self, cls: type[nn.Module], name: str, depth: int) -> nn.Module:
-        names = ("num_heads", "mlp_dim", "activation", "dropout", "drop_path", "scan", "remat", "dtype")
-        return cls(depth, **{field: getattr(self, field) for field in names}, name=name)
+        return cls(**fields_of(self, cls) | {"depth": depth}, name=name)
 
     def _joint(self, x: jax.Array, mask: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         mask = einops.repeat(mask, "b s -> b (s n)", n=x.shape[2])  # [B, S * N]
@@ -167,8 +167,5 @@ class VideoEncoder(nn.Module):
         self, name: str, depth: int, x: jax.Array, mask: jax.Array, rng: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         if self.pool == "first":
-            token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, self.width), jnp.float32)
-            token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))  # [B, 1, D]
-            x = jnp.concatenate([token, x], axis=1)  # [B, 1 + L, D]
-            mask = jnp.concatenate([mask.any(axis=1, keepdims=True), mask], axis=1)  # [B, 1 + L]
+            x, mask = class_token(self, x, mask)  # [B, 1 + L, D], [B, 1 + L]
         return self._blocks(Transformer, name, depth)(x, mask, rng), mask

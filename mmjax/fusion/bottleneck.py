@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.co_attention import pool_each
-from mmjax.fusion.inputs import block_sizes, class_token, known, present_mean, project
+from mmjax.fusion.inputs import class_tokens, known, present_mean, project
 from mmjax.layers.dropout import fold
-from mmjax.layers.stack import stack
+from mmjax.layers.stack import fields_of, stack
 from mmjax.layers.transformer import Block, layer_norm
 
 
@@ -56,12 +56,7 @@ class Bottleneck(nn.Module):
     def __call__(self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None) -> Outputs:
         self._check()
         names = known(self, tokens)
-        parts = project(self, tokens)
-        if self.pool == "first":
-            parts = {
-                name: class_token(self, f"class_token_{name}", part.x, part.mask, part.present)
-                for name, part in parts.items()
-            }
+        parts = class_tokens(self, project(self, tokens))
         masks = {name: part.mask for name, part in parts.items()}
         x = {name: part.x for name, part in parts.items()}
         x, shared = self._alone(names, x, masks, rng), self._bottlenecks(len(next(iter(x.values()))))
@@ -79,7 +74,7 @@ class Bottleneck(nn.Module):
             )
 
     def _stack(self, layer: type[nn.Module], extra: dict[str, Any], depth: int, name: str) -> Any:
-        return stack(layer, extra | block_sizes(self), depth, scan=self.scan, remat=self.remat, name=name)
+        return stack(layer, extra | fields_of(self, layer), depth, scan=self.scan, remat=self.remat, name=name)
 
     def _alone(self, names: tuple[str, ...], x: dict, masks: dict, rng: jax.Array | None) -> dict[str, jax.Array]:
         if not self.fusion_layer:
@@ -127,7 +122,7 @@ class BottleneckLayer(nn.Module):
             if name in x:
                 row = jnp.concatenate([shared, x[name]], axis=1)  # [B, B_f + N_m, D]
                 mask = jnp.concatenate([visible, masks[name]], axis=1)
-                row, _ = Block(**block_sizes(self), name=f"block_{name}")(row, mask, fold(rng, number), layer)
+                row, _ = Block(**fields_of(self, Block), name=f"block_{name}")(row, mask, fold(rng, number), layer)
                 updates[name], found[name] = jnp.split(row, [shared.shape[1]], axis=1)
         present = [masks[name].any(axis=1) for name in found]
         mean = present_mean(list(updates.values()), present).astype(shared.dtype)  # [B, B_f, D]

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.types import Outputs, Tokens
-from mmjax.fusion.inputs import block_sizes, class_token, known, pool_tokens, present_mean, project
+from mmjax.fusion.inputs import class_tokens, known, pool_tokens, present_mean, project
 from mmjax.layers.cross_attention import CrossBlock
 from mmjax.layers.dropout import fold
-from mmjax.layers.stack import stack
+from mmjax.layers.stack import fields_of, stack
 from mmjax.layers.transformer import Block, layer_norm
 
 
@@ -49,16 +49,10 @@ class CoAttention(nn.Module):
     @nn.compact
     def __call__(self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None) -> Outputs:
         names = known(self, tokens)
-        parts = project(self, tokens)
-        if self.pool == "first":
-            parts = {
-                name: class_token(self, f"class_token_{name}", part.x, part.mask, part.present)
-                for name, part in parts.items()
-            }
+        parts = class_tokens(self, project(self, tokens))
         masks = {name: part.mask for name, part in parts.items()}
-        layers = stack(
-            CoLayer, {"names": names} | block_sizes(self), self.depth, scan=self.scan, remat=self.remat, name="layers"
-        )
+        sizes = {"names": names} | fields_of(self, CoLayer)
+        layers = stack(CoLayer, sizes, self.depth, scan=self.scan, remat=self.remat, name="layers")
         x = layers({name: part.x for name, part in parts.items()}, masks, rng)
         x = {name: layer_norm(f"norm_{name}", y, self.dtype) for name, y in x.items()}
         return Outputs(tokens=dict(tokens), fused=pool_each(self, x, masks))
@@ -88,13 +82,15 @@ class CoLayer(nn.Module):
         rng: jax.Array | None = None,
         layer: int | jax.Array = 0,
     ) -> tuple[dict[str, jax.Array], None]:
-        rng, sizes = fold(rng, layer), block_sizes(self)
+        rng = fold(rng, layer)
         found = {}
         for number, name in enumerate(self.names):
             if name in x:
                 context = others(name, x, masks)
-                y, _ = CrossBlock(**sizes, name=f"cross_{name}")(x[name], context, fold(rng, 2 * number))
-                y, _ = Block(**sizes, name=f"self_{name}")(y, masks[name], fold(rng, 2 * number + 1))
+                y, _ = CrossBlock(**fields_of(self, CrossBlock), name=f"cross_{name}")(
+                    x[name], context, fold(rng, 2 * number)
+                )
+                y, _ = Block(**fields_of(self, Block), name=f"self_{name}")(y, masks[name], fold(rng, 2 * number + 1))
                 found[name] = y  # [B, N_m, D]
         return found, None
 

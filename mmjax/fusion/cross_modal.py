@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.types import Outputs, Tokens
-from mmjax.fusion.inputs import block_sizes, known, pool_tokens, project
+from mmjax.fusion.inputs import known, pool_tokens, project
 from mmjax.layers.cross_attention import CrossBlock
 from mmjax.layers.dropout import fold
-from mmjax.layers.stack import stack
+from mmjax.layers.stack import fields_of, stack
 from mmjax.layers.transformer import Block, layer_norm
 
 
@@ -56,15 +56,12 @@ class CrossModal(nn.Module):
     def __call__(self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None) -> Outputs:
         names = known(self, tokens)
         parts = project(self, tokens)
-        sizes = {name: getattr(self, name) for name in ("width", "depth", "self_depth", "pool", "scan", "remat")}
-        sizes |= {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "dropout", "drop_path", "dtype")}
-        found = {
-            name: Target(**sizes, sources=tuple(other for other in names if other != name), name=f"target_{name}")(
-                parts[name], parts, fold(rng, number)
-            )
-            for number, name in enumerate(names)
-            if name in parts
-        }
+        found = {}
+        for number, name in enumerate(names):
+            if name in parts:
+                sources = tuple(other for other in names if other != name)
+                target = Target(sources=sources, **fields_of(self, Target), name=f"target_{name}")
+                found[name] = target(parts[name], parts, fold(rng, number))
         bias = self.param("bias", nn.initializers.zeros, (self.width,), jnp.float32)
         pooled = sum(target.pooled for target in found.values()) + bias  # [B, D]
         x, mask = (jnp.concatenate([getattr(part, key) for part in found.values()], axis=1) for key in ("x", "mask"))
@@ -95,14 +92,14 @@ class Target(nn.Module):
     @nn.compact
     def __call__(self, own: Tokens, parts: Mapping[str, Tokens], rng: jax.Array | None = None) -> Tokens:
         nothing = Tokens(jnp.zeros_like(own.x[:, :1]), jnp.zeros_like(own.mask[:, :1]))
-        sizes, how = block_sizes(self), {"scan": self.scan, "remat": self.remat}
+        how = {"scan": self.scan, "remat": self.remat}
         gathered = []
         for number, name in enumerate(self.sources):
             source = parts.get(name, nothing)
-            layers = stack(CrossBlock, sizes, self.depth, name=f"from_{name}", **how)
+            layers = stack(CrossBlock, fields_of(self, CrossBlock), self.depth, name=f"from_{name}", **how)
             gathered.append(layers(own.x, (source.x, source.mask), fold(rng, number)))
         x = jnp.concatenate(gathered or [own.x], axis=-1)  # [B, N, (M - 1) * D]
-        sizes |= {"mlp_dim": self.mlp_dim * max(len(gathered), 1)}
+        sizes = fields_of(self, Block) | {"mlp_dim": self.mlp_dim * max(len(gathered), 1)}
         x = stack(Block, sizes, self.self_depth, name="blocks", **how)(x, own.mask, fold(rng, len(gathered)))
         x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="down")(layer_norm("norm", x, self.dtype))
         return Tokens(x, own.mask, pool_tokens(self, "pool", x, own.mask))  # [B, N, D]

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Outputs, Tokens
-from mmjax.fusion.inputs import class_token, known, pool_tokens, project
+from mmjax.fusion.inputs import known, pool_tokens, project
+from mmjax.layers.pooling import class_token
 from mmjax.layers.transformer import layer_norm, transformer_of
 
 
@@ -51,8 +52,7 @@ class Early(nn.Module):
         x = jnp.concatenate([part.x for part in parts], axis=1)  # [B, N, D]
         mask = jnp.concatenate([part.mask for part in parts], axis=1)  # [B, N]
         if self.pool == "first":
-            row = class_token(self, "class_token", x, mask, jnp.ones(x.shape[0], bool))
-            x, mask = row.x, row.mask  # [B, 1 + N, D]
+            x, mask = class_token(self, x, mask, always=True)  # [B, 1 + N, D], [B, 1 + N]
         x = transformer_of(self)(constrain_batch(x), mask, rng)
         x = layer_norm("norm", x, self.dtype)
         return Outputs(tokens=dict(tokens), fused=Tokens(x, mask, pool_tokens(self, "pool", x, mask)))

@@ -7,7 +7,6 @@ of the modalities when it is initialised, and finds them again in its own parame
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,9 +15,8 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError, listed, nearest, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Tokens
-from mmjax.layers.pooling import POOLS, Pool, summary
+from mmjax.layers.pooling import POOLS, Pool, class_token, summary
 
-BLOCK_FIELDS = ("num_heads", "mlp_dim", "dropout", "drop_path", "dtype", "remat_core")
 PREFIX = "projections_"
 
 
@@ -79,11 +77,11 @@ def project_vectors(module: nn.Module, tokens: Mapping[str, Tokens]) -> dict[str
     }
 
 
-def class_token(module: nn.Module, name: str, x: jax.Array, mask: jax.Array, visible: jax.Array) -> Tokens:
-    """Puts a learned token before x [B, N, D] where visible [B] -> Tokens [B, 1 + N, D]."""
-    token = module.param(name, nn.initializers.normal(0.02), (1, 1, x.shape[-1]), jnp.float32)
-    token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))  # [B, 1, D]
-    return Tokens(jnp.concatenate([token, x], axis=1), jnp.concatenate([visible[:, None], mask], axis=1))
+def class_tokens(module: nn.Module, parts: Mapping[str, Tokens]) -> dict[str, Tokens]:
+    """Returns parts with a learned token before each modality's own where module.pool is 'first'; else as they are."""
+    if module.pool != "first":
+        return dict(parts)
+    return {n: Tokens(*class_token(module, part.x, part.mask, f"class_token_{n}")) for n, part in parts.items()}
 
 
 def pool_tokens(module: nn.Module, name: str, x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -91,12 +89,6 @@ def pool_tokens(module: nn.Module, name: str, x: jax.Array, mask: jax.Array) -> 
     one_of(module.pool, [kind for kind in POOLS if kind != "none"], f"{type(module).__name__}.pool")
     pool = Pool(module.pool, module.num_heads, module.mlp_dim, dtype=module.dtype, name=name)
     return jnp.where(mask.any(axis=1)[:, None], pool(x, mask).astype(jnp.float32), 0.0)  # [B, D]
-
-
-def block_sizes(module: nn.Module) -> dict[str, Any]:
-    """Returns the fields of a block as module, a fusion or one of its layers, has them."""
-    core = {"remat_core": getattr(module, "remat", None) == "core"}
-    return core | {name: getattr(module, name) for name in BLOCK_FIELDS if hasattr(module, name)}
 
 
 def present_mean(vectors: Sequence[jax.Array], present: Sequence[jax.Array]) -> jax.Array:

@@ -7,6 +7,7 @@ Transformer-XL's, which are relative too and cost no parameters.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import at_least
-from mmjax.core.mesh import BATCH_AXES, constrain, constrain_batch
+from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.layers.attention import Attention
-from mmjax.layers.dropout import drop_path, dropout, fold
-from mmjax.layers.stack import stack
-from mmjax.layers.transformer import layer_norm
+from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.stack import fields_of, stack
+from mmjax.layers.transformer import layer_norm, residual
 
 
 class FeedForward(nn.Module):
@@ -115,9 +116,7 @@ class ConformerBlock(nn.Module):
     ) -> tuple[jax.Array, None]:
         rng = fold(rng, layer)
 
-        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
-            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
-            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
+        add = functools.partial(residual, self, rng)
 
         def half(name: str, x: jax.Array, part: int) -> jax.Array:
             module = FeedForward(self.mlp_dim, self.dropout, self.dtype, name=name)
@@ -127,10 +126,10 @@ class ConformerBlock(nn.Module):
             self.num_heads, use_rotary=True, remat_core=self.remat_core, dtype=self.dtype, name="attention"
         )
         convolution = ConvolutionModule(self.kernel_size, self.dtype, name="convolution")
-        x = residual(x, half("mlp_first", x, 0), 0)  # [B, N, D]
-        x = residual(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 1)
-        x = residual(x, convolution(layer_norm("norm_convolution", x, self.dtype), mask), 2)
-        x = residual(x, half("mlp_last", x, 3), 3)
+        x = add(x, half("mlp_first", x, 0), 0)  # [B, N, D]
+        x = add(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 1)
+        x = add(x, convolution(layer_norm("norm_convolution", x, self.dtype), mask), 2)
+        x = add(x, half("mlp_last", x, 3), 3)
         return layer_norm("norm", x, self.dtype), None
 
 
@@ -154,8 +153,6 @@ class Conformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
-        names = ("num_heads", "mlp_dim", "kernel_size", "dropout", "drop_path", "dtype")
-        sizes = {name: getattr(self, name) for name in names}
-        sizes |= {"remat_core": self.remat == "core"}
+        sizes = fields_of(self, ConformerBlock)
         blocks = stack(ConformerBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)

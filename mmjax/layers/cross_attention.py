@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
-from mmjax.layers.dropout import drop_path, dropout, fold
+from mmjax.layers.dropout import fold
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.transformer import layer_norm
+from mmjax.layers.transformer import layer_norm, residual
 
 
 class CrossBlock(nn.Module):
@@ -45,17 +45,12 @@ class CrossBlock(nn.Module):
         layer: int | jax.Array = 0,
     ) -> tuple[jax.Array, None]:
         """Maps x [B, N, D] and (context [B, M, C], its mask [B, M]) to ([B, N, D], None); rng is [B] keys or None."""
-        rng = fold(rng, layer)
+        add = functools.partial(residual, self, fold(rng, layer))
         context, mask = context
-
-        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
-            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
-            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
-
         attention = Attention(self.num_heads, remat_core=self.remat_core, dtype=self.dtype, name="attention")
         mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
         context = layer_norm("norm_context", context, self.dtype)
         branch = attention(layer_norm("norm_attention", x, self.dtype), context, mask)  # [B, N, D]
-        x = residual(x, jnp.where(mask.any(axis=1)[:, None, None], branch, 0), 0)  # [B, N, D]
-        x = residual(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
+        x = add(x, jnp.where(mask.any(axis=1)[:, None, None], branch, 0), 0)  # [B, N, D]
+        x = add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
         return x, None

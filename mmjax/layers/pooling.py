@@ -24,6 +24,19 @@ def summary(tokens: Tokens) -> jax.Array:
     return jnp.where(tokens.present[:, None], vector.astype(jnp.float32), 0.0)
 
 
+def class_token(
+    module: nn.Module, x: jax.Array, mask: jax.Array, name: str = "class_token", always: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Puts a learned token of `module` before x [B, N, D] -> ([B, 1 + N, D], mask [B, 1 + N]).
+
+    It is masked where all of mask [B, N] is, unless it is `always` there. Call it inside a compact method.
+    """
+    token = module.param(name, nn.initializers.normal(0.02), (1, 1, x.shape[-1]), jnp.float32)
+    token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[-1]))  # [B, 1, D]
+    there = jnp.ones((x.shape[0], 1), bool) if always else mask.any(axis=1, keepdims=True)  # [B, 1]
+    return jnp.concatenate([token, x], axis=1), jnp.concatenate([there, mask], axis=1)
+
+
 class Pool(nn.Module):
     """x [B, N, D], mask [B, N] -> [B, D], or None for kind 'none'.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import einops
@@ -9,12 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
-from mmjax.layers.dropout import drop_path, dropout, fold
+from mmjax.layers.dropout import fold
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.stack import stack
-from mmjax.layers.transformer import layer_norm
+from mmjax.layers.stack import fields_of, stack
+from mmjax.layers.transformer import layer_norm, residual
 
 
 class DividedBlock(nn.Module):
@@ -39,16 +39,11 @@ class DividedBlock(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array, rng: jax.Array | None = None, layer: int | jax.Array = 0
     ) -> tuple[jax.Array, None]:
-        rng = fold(rng, layer)
-
-        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
-            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
-            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
-
-        x = residual(x, self._in_time(layer_norm("norm_time", x, self.dtype), mask), 0)  # [B, T, N, D]
-        x = residual(x, self._in_space(layer_norm("norm_space", x, self.dtype)), 1)  # [B, T, N, D]
+        add = functools.partial(residual, self, fold(rng, layer))
+        x = add(x, self._in_time(layer_norm("norm_time", x, self.dtype), mask), 0)  # [B, T, N, D]
+        x = add(x, self._in_space(layer_norm("norm_space", x, self.dtype)), 1)  # [B, T, N, D]
         mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
-        return residual(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 2), None  # [B, T, N, D]
+        return add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 2), None  # [B, T, N, D]
 
     def _attention(self, name: str) -> Attention:
         return Attention(self.num_heads, remat_core=self.remat_core, dtype=self.dtype, name=name)
@@ -87,7 +82,6 @@ class DividedTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array, rng: jax.Array | None = None) -> jax.Array:
-        names = ("num_heads", "mlp_dim", "activation", "dropout", "drop_path", "dtype")
-        sizes = {name: getattr(self, name) for name in names} | {"remat_core": self.remat == "core"}
+        sizes = fields_of(self, DividedBlock)
         blocks = stack(DividedBlock, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)  # [B, T, N, D]

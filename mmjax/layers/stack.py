@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,6 +57,15 @@ def stack(
         return layers(**sizes, name=name)(carry, constant, rng, jnp.arange(depth))[0]
 
     return scanned if scan else unrolled
+
+
+def fields_of(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any]:
+    """Returns the fields of cls as module has them, those of the same name; its `remat_core` is remat='core' there."""
+    names = {field.name for field in dataclasses.fields(cls)} - {"name", "parent"}
+    found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+    if "remat_core" in names - set(found):
+        found["remat_core"] = getattr(module, "remat", "none") == "core"
+    return found
 
 
 def _remat(layer: type[nn.Module], policy: str, prevent_cse: bool) -> type[nn.Module]:

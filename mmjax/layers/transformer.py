@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.stack import stack
+from mmjax.layers.stack import fields_of, stack
 
 NORM_EPSILON = 1e-6
 
@@ -20,6 +21,12 @@ NORM_EPSILON = 1e-6
 def layer_norm(name: str, x: jax.Array, dtype: Any) -> jax.Array:
     """LayerNorm with float32 statistics and parameters, given back in dtype; call it inside a compact method."""
     return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, name=name)(x).astype(dtype)
+
+
+def residual(block: nn.Module, rng: jax.Array | None, x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
+    """Returns x + branch, with the block's dropout and drop_path on the branch; part is the branch's number."""
+    branch = dropout(branch, block.dropout, fold(rng, 2 * part))
+    return constrain_batch(x + drop_path(branch, block.drop_path, fold(rng, 2 * part + 1)))
 
 
 class Block(nn.Module):
@@ -50,18 +57,13 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None, layer: int | jax.Array = 0
     ) -> tuple[jax.Array, None]:
-        rng = fold(rng, layer)
-
-        def residual(x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
-            branch = dropout(branch, self.dropout, fold(rng, 2 * part))
-            return constrain_batch(x + drop_path(branch, self.drop_path, fold(rng, 2 * part + 1)))
-
+        add = functools.partial(residual, self, fold(rng, layer))
         attention = Attention(
             self.num_heads, self.causal, self.use_rotary, self.remat_core, dtype=self.dtype, name="attention"
         )
         mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
-        x = residual(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 0)  # [B, N, D]
-        x = residual(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
+        x = add(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 0)  # [B, N, D]
+        x = add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
         return x, None
 
 
@@ -93,18 +95,11 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
-        sizes = {name: getattr(self, name) for name in ("num_heads", "mlp_dim", "causal", "use_rotary", "activation")}
-        sizes |= {"dropout": self.dropout, "drop_path": self.drop_path, "dtype": self.dtype}
-        sizes |= {"remat_core": self.remat == "core"}
+        sizes = fields_of(self, Block)
         blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
         return blocks(x, mask, rng)
 
 
-SIZES = ("depth", "num_heads", "mlp_dim", "causal", "activation", "dropout", "drop_path", "scan", "remat", "dtype")
-
-
 def transformer_of(module: nn.Module, **more: Any) -> Transformer:
     """Returns the Transformer 'transformer' of an encoder or fusion, with the fields of those names that module has."""
-    return Transformer(
-        **{name: getattr(module, name) for name in SIZES if hasattr(module, name)} | more, name="transformer"
-    )
+    return Transformer(**fields_of(module, Transformer) | more, name="transformer")
