@@ -1,4 +1,4 @@
-"""Building a data set once: from installed packages, beside its final folder, into ArrayRecord files."""
+"""Data sets that are built once, from installed packages, beside their final folder, into ArrayRecord files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TypeVar
 
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError
+from mmjax.data.source import Record
+from mmjax.data.sources.tfds import TfdsSource
 
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 _log = logging.getLogger(__name__)
@@ -61,6 +63,37 @@ def built(cls: type[Builder], data_dir: str | None = None, seconds: int = 15) ->
     _log.warning("Building %s in %s: once, about %d seconds.", cls.__name__, builder.data_path, seconds)
     _build(builder)
     return cls(data_dir=data_dir, file_format="array_record")
+
+
+class BuiltSource:
+    """What the sources of these data sets do alike; a subclass has a field `data_dir` and calls `_open`."""
+
+    def _open(
+        self,
+        cls: type[tfds.core.DatasetBuilder],
+        split: str,
+        columns: Mapping[str, str] | Sequence[str],
+        *,
+        seconds: int = 15,
+        name: str = "",
+    ) -> None:
+        """Builds on first use, and takes these columns of the split; name is the split's, where it is not `split`."""
+        mapping = dict(columns) if isinstance(columns, Mapping) else {column: column for column in columns}
+        self._records = TfdsSource(built(cls, self.data_dir, seconds), split, columns=mapping)
+        self.name = f"{cls.name}:{name or split}"
+        self.mapping, self.columns = mapping, tuple(mapping)
+        self.classes, self.found = self._records.classes, self._records.found
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, index: int) -> Record:
+        """Returns record index; thread-safe."""
+        return self._records.read(index)
+
+    def label(self, index: int) -> str:
+        """Returns 'openmoji:train[17]'."""
+        return f"{self.name}[{index}]"
 
 
 def _build(builder: tfds.core.DatasetBuilder) -> None:

@@ -17,10 +17,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError, at_least
-from mmjax.data.datasets.built import built, packages
+from mmjax.data.datasets.built import BuiltSource, packages
 from mmjax.data.datasets.espeak import Utterance, speak_all
 from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
 
 RATE = 8000
 """Sample rate of the speech, in Hz."""
@@ -126,7 +125,7 @@ def _trimmed(samples: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(eq=False)
-class SpokenDigitsSource:
+class SpokenDigitsSource(BuiltSource):
     """Spoken digits with as much noise as is asked for; built on first use.
 
     Columns: 'image' PNG bytes, [8, 8] grey; 'audio' int16 [<= 6400] at 8 kHz (synthetic speech); 'label' [str],
@@ -157,11 +156,7 @@ class SpokenDigitsSource:
             raise UserError(
                 f"SpokenDigitsSource.audio_snr_db={self.audio_snr_db} must be finite, or None for no noise."
             )
-        columns = {name: name for name in ("image", "audio", "label", "number", "voice")}
-        self._records = TfdsSource(built(SpokenDigits, self.data_dir, seconds=30), self.split, columns=columns)
-        self.name = f"spoken_digits:{self.split}"
-        self.mapping, self.columns = columns, tuple(columns)
-        self.classes, self.found = self._records.classes, self._records.found
+        self._open(SpokenDigits, self.split, ("image", "audio", "label", "number", "voice"), seconds=30)
 
     def __len__(self) -> int:
         return min(len(self._records), self.limit or len(self._records))
@@ -175,10 +170,6 @@ class SpokenDigitsSource:
         if self.image_noise:
             record["image"] = noisy_image(record["image"], self.image_noise, np.random.default_rng([number, 1]))
         return record
-
-    def label(self, index: int) -> str:
-        """Returns 'spoken_digits:train[17]'."""
-        return f"{self.name}[{index}]"
 
 
 def noisy_audio(samples: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:

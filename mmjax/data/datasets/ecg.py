@@ -13,9 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.data.datasets import ecg_model as model
-from mmjax.data.datasets.built import built
-from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
+from mmjax.data.datasets.built import BuiltSource
 
 SAMPLING_RATE = 100
 """Hz."""
@@ -128,7 +126,7 @@ def _peaks(gaps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @dataclasses.dataclass(eq=False)
-class SyntheticEcgSource:
+class SyntheticEcgSource(BuiltSource):
     """Synthetic ECG recordings, people held out; built on first use.
 
     Columns: 'ecg' [1000, 12] float32 in mV at 100 Hz (`leads` names its channels), 'label' a list of one of the
@@ -146,21 +144,5 @@ class SyntheticEcgSource:
     data_dir: str | None = None
 
     def __post_init__(self):
-        columns = ("ecg", "label", "patient", "heart_rate")
-        builder = built(SyntheticEcg, self.data_dir, seconds=20)
-        self._records = TfdsSource(builder, self.split, columns={name: name for name in columns})
-        self.name = f"synthetic_ecg:{self.split}"
-        self.columns, self.mapping = self._records.columns, self._records.mapping
-        self.classes, self.found = self._records.classes, self._records.found
+        self._open(SyntheticEcg, self.split, ("ecg", "label", "patient", "heart_rate"), seconds=20)
         self.leads = model.LEADS
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, index: int) -> Record:
-        """Returns record index; thread-safe."""
-        return self._records.read(index)
-
-    def label(self, index: int) -> str:
-        """Returns 'synthetic_ecg:train[17]'."""
-        return f"{self.name}[{index}]"

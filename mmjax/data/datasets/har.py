@@ -14,9 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError, one_of
-from mmjax.data.datasets.built import built, packages
-from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
+from mmjax.data.datasets.built import BuiltSource, packages
 
 WINDOW, HOP = 200, 50
 """Samples of a window of the exercises (4 s at 50 Hz) and from one to the next of the same recording (1 s)."""
@@ -134,28 +132,8 @@ def _sensors(series: np.ndarray) -> dict[str, np.ndarray]:
     return {"accelerometer": series[:, :3], "gyroscope": series[:, 3:]}
 
 
-class _Windows:
-    """What the sources of both data sets do alike."""
-
-    def _open(self, builder: type[tfds.core.GeneratorBasedBuilder], split: str, columns: Sequence[str]) -> None:
-        self._records = TfdsSource(built(builder, self.data_dir), split, columns={name: name for name in columns})
-        self.columns, self.mapping = self._records.columns, self._records.mapping
-        self.classes, self.found = self._records.classes, self._records.found
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, index: int) -> Record:
-        """Returns record index; thread-safe."""
-        return self._records.read(index)
-
-    def label(self, index: int) -> str:
-        """Returns 'watch_exercises:train[17]'."""
-        return f"{self.name}[{index}]"
-
-
 @dataclasses.dataclass(eq=False)
-class WatchSource(_Windows):
+class WatchSource(BuiltSource):
     """Windows of shoulder exercises, people held out; built on first use.
 
     Columns: 'accelerometer' and 'gyroscope' [200, 3] float32 (50 Hz, in g and rad/s), 'label' a list of one of the 7
@@ -180,13 +158,12 @@ class WatchSource(_Windows):
         if not held_out or set(held_out) >= set(SUBJECTS) or set(held_out) - set(SUBJECTS):
             raise UserError(f"WatchSource.held_out={self.held_out!r} must be some, not all, of the people 1 to 10.")
         people = held_out if self.split == "test" else [s for s in SUBJECTS if s not in held_out]
-        self.name = f"watch_exercises:{self.split}"
         columns = ("accelerometer", "gyroscope", "label", "subject", "recording")
-        self._open(WatchExercises, "+".join(f"subject_{subject}" for subject in people), columns)
+        self._open(WatchExercises, "+".join(f"subject_{subject}" for subject in people), columns, name=self.split)
 
 
 @dataclasses.dataclass(eq=False)
-class BasicMotionsSource(_Windows):
+class BasicMotionsSource(BuiltSource):
     """BasicMotions in its published split; built on first use.
 
     Columns: 'accelerometer' and 'gyroscope' [100, 3] float32 at 10 Hz, 'label' a list of one of the 4 MOTIONS.
@@ -204,5 +181,4 @@ class BasicMotionsSource(_Windows):
 
     def __post_init__(self):
         one_of(self.split, ("train", "test"), "BasicMotionsSource.split")
-        self.name = f"basic_motions:{self.split}"
         self._open(BasicMotions, self.split, ("accelerometer", "gyroscope", "label"))

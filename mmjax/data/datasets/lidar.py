@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmjax.data.datasets.built import built
+from mmjax.data.datasets.built import BuiltSource
 from mmjax.data.datasets.lidar_sweep import sweep
 from mmjax.data.datasets.solids import SOLIDS
-from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
 
 CLASSES = tuple(SOLIDS)
 """What stands before the sensor, in the order of the class numbers."""
@@ -61,7 +59,7 @@ class SyntheticLidar(tfds.core.GeneratorBasedBuilder):
 
 
 @dataclasses.dataclass(eq=False)
-class LidarSource:
+class LidarSource(BuiltSource):
     """The synthetic lidar sweeps; built on first use.
 
     Columns: 'points' float32 [N, 4], see SyntheticLidar; 'label' list[str] of the one class.
@@ -79,20 +77,4 @@ class LidarSource:
     data_dir: str | None = None
 
     def __post_init__(self):
-        own = {"points": "points", "label": "label"}
-        self._records = TfdsSource(built(SyntheticLidar, self.data_dir, seconds=30), self.split, columns=own)
-        self.name = f"synthetic_lidar:{self.split}"
-        self.mapping, self.columns = own, tuple(own)
-        self.classes = self._records.classes
-        self.found = self._records.found
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def read(self, index: int) -> Record:
-        """Returns record index; thread-safe."""
-        return self._records.read(index)
-
-    def label(self, index: int) -> str:
-        """Returns 'synthetic_lidar:train[17]'."""
-        return f"{self.name}[{index}]"
+        self._open(SyntheticLidar, self.split, ("points", "label"), seconds=30)

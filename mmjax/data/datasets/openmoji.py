@@ -18,9 +18,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError, listed, nearest
-from mmjax.data.datasets.built import built, packages
+from mmjax.data.datasets.built import BuiltSource, packages
 from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
 
 SIZE = 128
 """Height and width of every picture, in pixels."""
@@ -88,7 +87,7 @@ def held_out(name: str) -> bool:
 
 
 @dataclasses.dataclass(eq=False)
-class OpenMojiSource:
+class OpenMojiSource(BuiltSource):
     """OpenMoji as pictures and captions; built on first use.
 
     Columns: 'image' PNG bytes; 'caption' list[str], the names in `languages`; and, one str in a list each,
@@ -116,24 +115,15 @@ class OpenMojiSource:
             raise UserError(f"OpenMojiSource.languages is empty; name at least one of {listed(LANGUAGES)}.")
         own = {f"caption_{language}": f"names/{language}" for language in self.languages}
         own |= {"image": "image", "emoji": "emoji", "hexcode": "hexcode"}
-        self._records = TfdsSource(built(OpenMoji, self.data_dir), self.split, columns=own)
-        self.name = f"openmoji:{self.split}"
+        self._open(OpenMoji, self.split, own)
         self.mapping = own | {"caption": ", ".join(f"names/{language}" for language in self.languages)}
         self.columns = tuple(self.mapping)
-        self.found = self._records.found
-
-    def __len__(self) -> int:
-        return len(self._records)
 
     def read(self, index: int) -> Record:
         """Returns record index, the picture still encoded; thread-safe."""
         record = self._records.read(index)
         captions = [name for language in self.languages for name in record[f"caption_{language}"]]
         return record | {"caption": list(dict.fromkeys(captions))}
-
-    def label(self, index: int) -> str:
-        """Returns 'openmoji:train[17]'."""
-        return f"{self.name}[{index}]"
 
 
 def _names(emoji: ModuleType) -> dict[str, dict[str, str]]:

@@ -19,11 +19,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmjax.core.errors import UserError, at_least
-from mmjax.data.datasets.built import built, packages
+from mmjax.data.datasets.built import BuiltSource, packages
 from mmjax.data.datasets.emoji_ranking import CLASSES, MIN_OCCURRENCES, ranked
 from mmjax.data.datasets.espeak import Utterance, speak_all
 from mmjax.data.source import Record
-from mmjax.data.sources.tfds import TfdsSource
 
 SIZE = 72
 """Height and width of every picture, in pixels."""
@@ -142,7 +141,7 @@ def _rendered(resvg: ModuleType, path: str) -> bytes:
 
 
 @dataclasses.dataclass(eq=False)
-class EmojiSentimentSource:
+class EmojiSentimentSource(BuiltSource):
     """The emoji of the ranking with their sentiment; built on first use.
 
     Columns: 'image' PNG bytes; 'caption' [the name]; 'description' [the name and, where it differs, Unicode's older
@@ -170,15 +169,13 @@ class EmojiSentimentSource:
             raise UserError(f"EmojiSentimentSource.takes={self.takes} must be between 1 and {RECORDINGS}.")
         columns = {n: n for n in ("image", "audio", "label", "score", "occurrences", "emoji", "unicode_name")}
         columns["caption"] = "name"
-        self._records = TfdsSource(built(EmojiSentiment, self.data_dir, seconds=60), self.split, columns=columns)
+        self._open(EmojiSentiment, self.split, columns, seconds=60)
         seen = [int(self._records.read(index)["occurrences"]) for index in range(len(self._records))]
         self._kept = [index for index, count in enumerate(seen) if count >= self.min_occurrences]
         if not self._kept:
             raise UserError(f"emoji_sentiment:{self.split}: no emoji was seen {self.min_occurrences} times.")
-        self.name = f"emoji_sentiment:{self.split}"
         self.mapping = columns | {"description": "name, unicode_name"}
         self.columns: Sequence[str] = tuple(column for column in self.mapping if column != "unicode_name")
-        self.classes, self.found = self._records.classes, self._records.found
 
     def __len__(self) -> int:
         return len(self._kept) * self.takes
