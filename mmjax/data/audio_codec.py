@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.core.errors import UserError
+from mmjax.core.optional import optional
 from mmjax.data.audio_header import check_audio
 from mmjax.data.source import BadRecord
 
@@ -128,11 +127,7 @@ def resample(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
 
 
 def _extra(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        raise UserError(f"recordings are read through the package {name}, which cannot be imported ({error}): "
-                        "pip install 'mmjax[audio]'") from error  # fmt: skip
+    return optional(name, f"Recordings are read through {name}", "audio")
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmjax.core.errors import UserError
+from mmjax.core.optional import optional
 from mmjax.data.clip import MAX_FRAMES
 from mmjax.data.codec import MAX_PIXELS, check_size
 from mmjax.data.image_header import Header
@@ -169,8 +169,4 @@ def _shown(
 
 
 def _pyav() -> ModuleType:
-    try:
-        import av
-    except ImportError:
-        raise UserError("Videos are read through PyAV, which is not installed: pip install 'mmjax[video]'") from None
-    return av
+    return optional("av", "Videos are read through PyAV", "video")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from mmjax.core.errors import UserError
 from mmjax.core.types import Array, Batch
 from mmjax.evaluation.evaluator import Embed, collect, unit
 from mmjax.evaluation.retrieval import top_k
+from mmjax.evaluation.supervised import sklearn
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
 """Inverse regularisation strengths C that the linear probe tries."""
@@ -51,8 +50,8 @@ def linear_probe(
       UserError: scikit-learn is not installed, shapes disagree, or there are fewer than two classes.
     """
     _check(train_x, train_y, test_x, test_y)
-    linear, model_selection = _sklearn("linear_model"), _sklearn("model_selection")
-    pipeline, preprocessing = _sklearn("pipeline"), _sklearn("preprocessing")
+    linear, model_selection = sklearn("linear_model"), sklearn("model_selection")
+    pipeline, preprocessing = sklearn("pipeline"), sklearn("preprocessing")
     x, y = np.asarray(train_x, np.float64), np.asarray(train_y)
     _, sizes = np.unique(y, return_counts=True)
     if len(sizes) < 2:
@@ -166,11 +165,3 @@ def _check(train_x: Array, train_y: Array, test_x: Array, test_y: Array) -> None
             f"probe: got features {train} with labels {train_labels} to fit and {test} with {test_labels} to test; "
             "expected [N, D], [N], [M, D] and [M], none empty."
         )
-
-
-def _sklearn(module: str) -> ModuleType:
-    """scikit-learn is optional: a sentence where it is missing."""
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError as error:
-        raise UserError("The linear probe needs scikit-learn: pip install 'mmjax[demo]'") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import UserError, one_of
 from mmjax.core.types import Array, Batch, Stream
-from mmjax.evaluation.evaluator import Embed, collect
-from mmjax.evaluation.supervised import classification_metrics
+from mmjax.evaluation.evaluator import Embed
+from mmjax.evaluation.supervised import classification_metrics, judged, predictions
 
 LOSSES = ("positions", "channels", "modality")
 
@@ -50,22 +51,15 @@ class RobustnessEvaluator:
             raise UserError(f"RobustnessEvaluator.shares={self.shares}: expected numbers from 0 to 1.")
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
-        """Returns 'lost 25 %/accuracy' and the F1 scores of every share."""
+        """Returns 'lost 25 %/accuracy' and the F1 scores of every share.
+
+        Raises:
+          UserError: the model has no such head, the batches no such modality or target, or no example has a target.
+        """
         del extra
-        labels = [f"lost {100 * share:g} %" for share in self.shares]
-
-        def embed_shares(batch: Batch) -> dict[str, Array]:
-            return {
-                label: embed(self.damaged(batch, share))[self.head]
-                for label, share in zip(labels, self.shares, strict=True)
-            }
-
-        metrics = {}
-        for label, found in collect(embed_shares, batches, labels).items():
-            classes = found.target(self.target)
-            judged = classification_metrics(found.values.argmax(axis=-1)[classes >= 0], classes[classes >= 0])
-            metrics |= {f"{label}/{key}": value for key, value in judged.items()}
-        return metrics
+        variants = {f"lost {100 * share:g} %": functools.partial(self.damaged, share=share) for share in self.shares}
+        found = predictions(embed, batches, self.head, variants)
+        return judged(found, self.target, lambda classes: classes >= 0, classification_metrics)
 
     def damaged(self, batch: Batch, share: float) -> Batch:
         """Returns batch with that share of the modality lost from each example."""

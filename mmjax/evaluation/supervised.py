@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-import importlib
+import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from mmjax.core.errors import UserError, one_of
+from mmjax.core.optional import optional
 from mmjax.core.subsets import keep_only, subset_name, subsets
 from mmjax.core.types import Array, Batch
 from mmjax.evaluation.evaluator import Embed, Embedded, collect
@@ -20,7 +23,7 @@ ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
-class SubsetEvaluator:
+class SubsetEvaluator(abc.ABC):
     """What both evaluators share: predictions of a head, with all modalities and with those of each subset only.
 
     Attributes:
@@ -43,22 +46,16 @@ class SubsetEvaluator:
           UserError: the model has no such head, the batches no such target, or nothing is left to judge.
         """
         del extra
-        metrics = {}
-        for part, found in predictions(embed, batches, self.head, self.by_subset).items():
-            labels = found.target(self.target)
-            keep = self._has_label(labels)
-            if keep.any():
-                found = self._metrics(found.values[keep], labels[keep])
-                metrics |= {f"{part}/{key}": value for key, value in found.items()}
-        if not metrics:
-            raise UserError(f"evaluation: no example has a target {self.target!r} and a modality.")
-        return metrics
+        found = subset_predictions(embed, batches, self.head, self.by_subset)
+        return judged(found, self.target, self._has_label, self._metrics)
 
+    @abc.abstractmethod
     def _has_label(self, labels: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Returns [N] bool."""
 
+    @abc.abstractmethod
     def _metrics(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        raise NotImplementedError
+        """Returns the metrics of predictions [N, K] of labels [N]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +68,7 @@ class ClassificationEvaluator(SubsetEvaluator):
         return labels >= 0
 
     def _metrics(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        return classification_metrics(predicted.argmax(axis=-1), labels)
+        return classification_metrics(predicted, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +84,48 @@ class RegressionEvaluator(SubsetEvaluator):
         return regression_metrics(predicted.reshape(len(labels)), labels)
 
 
-def predictions(embed: Embed, batches: Iterable[Batch], head: str, by_subset: bool) -> dict[str, Embedded]:
+def predictions(
+    embed: Embed, batches: Iterable[Batch], head: str, variants: Mapping[str, Callable[[Batch], Batch]]
+) -> dict[str, Embedded]:
+    """Returns variant -> predictions of the head over what it makes of each batch; batches are read once.
+
+    Raises:
+      UserError: the model has no such head, or there are no batches.
+    """
+
+    def answers(batch: Batch) -> dict[str, Array]:
+        return {label: _one(embed(variant(batch)), head) for label, variant in variants.items()}
+
+    return collect(answers, batches, list(variants))
+
+
+def judged(
+    found: Mapping[str, Embedded],
+    target: str,
+    has_label: Callable[[np.ndarray], np.ndarray],
+    metrics: Callable[[np.ndarray, np.ndarray], Mapping[str, float]],
+) -> dict[str, float]:
+    """Returns 'VARIANT/metric' -> value, of the variants in which an example has a label.
+
+    Raises:
+      UserError: there is no such target, or no example has one.
+    """
+    table = {}
+    for variant, answers in found.items():
+        labels = answers.target(target)
+        keep = has_label(labels)
+        if keep.any():
+            values = metrics(answers.values[keep], labels[keep])
+            table |= {f"{variant}/{key}": value for key, value in values.items()}
+    if not table:
+        raise UserError(f"evaluation: no example has a target {target!r} and a modality.")
+    return table
+
+
+def subset_predictions(embed: Embed, batches: Iterable[Batch], head: str, by_subset: bool) -> dict[str, Embedded]:
     """Returns subset -> predictions of the head over a data set, in the order of the table.
 
-    Each batch is read once. An example that has none of a subset's modalities is left out of that subset.
+    An example that has none of a subset's modalities is left out of that subset.
     """
     batches = iter(batches)
     first = next(batches, None)
@@ -100,10 +135,8 @@ def predictions(embed: Embed, batches: Iterable[Batch], head: str, by_subset: bo
     parts = {subset_name(part): part for part in subsets(names)[:-1]} if by_subset else {}
     parts[ALL] = tuple(names)
 
-    def embed_parts(batch: Batch) -> dict[str, Array]:
-        return {label: _one(embed(keep_only(batch, part)), head) for label, part in parts.items()}
-
-    found = collect(embed_parts, _with_presence(first, batches), list(parts))
+    variants = {label: functools.partial(keep_only, names=part) for label, part in parts.items()}
+    found = predictions(embed, _with_presence(first, batches), head, variants)
     return {label: _having(found[label], part) for label, part in parts.items()}
 
 
@@ -130,8 +163,9 @@ def _having(found: Embedded, part: Iterable[str]) -> Embedded:
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns `accuracy`, `weighted_f1` and `macro_f1` of classes [N] against classes [N]."""
-    metrics = _metrics_module()
+    """Returns `accuracy`, `weighted_f1` and `macro_f1` of logits [N, K], or classes [N], against classes [N]."""
+    predicted = predicted.argmax(axis=-1) if predicted.ndim == 2 else predicted
+    metrics = sklearn("metrics")
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
         "weighted_f1": float(metrics.f1_score(labels, predicted, average="weighted", zero_division=0)),
@@ -143,14 +177,11 @@ def regression_metrics(predicted: np.ndarray, labels: np.ndarray) -> dict[str, f
     """Returns `mean_absolute_error` and Pearson's `correlation` (0 where either is constant) of [N] against [N]."""
     constant = min(np.ptp(predicted), np.ptp(labels)) == 0
     return {
-        "mean_absolute_error": float(_metrics_module().mean_absolute_error(labels, predicted)),
+        "mean_absolute_error": float(sklearn("metrics").mean_absolute_error(labels, predicted)),
         "correlation": 0.0 if constant else float(np.corrcoef(predicted, labels)[0, 1]),
     }
 
 
-def _metrics_module() -> Any:
-    """scikit-learn is optional: a sentence where it is missing."""
-    try:
-        return importlib.import_module("sklearn.metrics")
-    except ImportError as error:
-        raise UserError("These metrics need scikit-learn: pip install 'mmjax[demo]'") from error
+def sklearn(module: str) -> ModuleType:
+    """Returns a module of scikit-learn, which is optional."""
+    return optional(f"sklearn.{module}", "This evaluation needs scikit-learn", "demo")

@@ -126,6 +126,11 @@ def test_the_curve_has_a_row_for_each_share(model):
         RobustnessEvaluator("a", shares=(2.0,))
     with pytest.raises(UserError, match="Did you mean 'channels'"):
         RobustnessEvaluator("a", "channel")
+    with pytest.raises(UserError, match=r"the head.*Did you mean 'label'"):
+        RobustnessEvaluator("a", head="labels")(embed, batches)
+    unlabelled = [batch.replace(targets={"label": np.full(len(batch.mask), -1)}) for batch in batches]
+    with pytest.raises(UserError, match="no example has a target 'label'"):
+        RobustnessEvaluator("a")(embed, unlabelled)
 
 
 def test_two_hosts_find_what_one_finds(model):

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmjax.core.errors import UserError
+from mmjax.core.optional import optional
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import files
 
@@ -91,11 +92,7 @@ class WfdbSource:
 
 
 def _package() -> ModuleType:
-    try:
-        import wfdb
-    except ImportError:
-        raise UserError("WFDB records are read by the package wfdb: pip install 'mmjax[data]'") from None
-    return wfdb
+    return optional("wfdb", "WFDB records are read through wfdb", "data")
 
 
 def _names(path: str) -> list[str]:
