@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.balance.modulator import Modulator, Step
-from mmjax.core.errors import UserError, at_least, listed
-from mmjax.core.trees import flatten, map_with_path
+from mmjax.core.errors import UserError, at_least
+from mmjax.core.trees import flatten, map_with_path, path_mask
 from mmjax.core.types import Array
 from mmjax.tasks.multi import weighted_sum
 from mmjax.tasks.task import TaskLoss
@@ -50,10 +50,7 @@ class GradNorm(Modulator):
         """
         if len(loss.parts) < 2:
             raise UserError("GradNorm weighs the tasks of a MultiTask of two or more, and this task is none.")
-        if not self._chosen(params):
-            raise UserError(
-                f"GradNorm.shared={self.shared!r} matches no parameter. The parameters are: {listed(flatten(params))}."
-            )
+        path_mask(params, [self.shared], "GradNorm.shared")
         return {
             "weights": {name: jnp.ones(()) for name in loss.parts},
             "first": {name: jnp.zeros(()) for name in loss.parts},

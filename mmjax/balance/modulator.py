@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -13,9 +13,6 @@ from mmjax.core.errors import UserError
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array, Batch
 from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss, mean_where
-
-ENCODER = "encoders_{}/"
-"""Where the parameters of a modality's encoder are in a MultimodalModel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +106,17 @@ def mean_likelihoods(evidence: Evidence, answers: Mapping[str, Array]) -> dict[s
     }
 
 
+def encoder_of(path: str, names: Collection[str]) -> str | None:
+    """Returns which modality's encoder in a MultimodalModel the parameter at path belongs to; None for none of them."""
+    return next((name for name in names if path.startswith(f"encoders_{name}/")), None)
+
+
 def scale_encoders(grads: Any, factors: Mapping[str, Array]) -> Any:
     """Returns grads with those of each modality's encoder multiplied by its factor []."""
 
     def scale(path: str, grad: Array) -> Array:
-        return next((grad * f for name, f in factors.items() if path.startswith(ENCODER.format(name))), grad)
+        name = encoder_of(path, factors)
+        return grad if name is None else grad * factors[name]
 
     return map_with_path(scale, grads)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmjax.balance.modulator import ENCODER, Modulator, Step, evidence_of, mean_likelihoods
+from mmjax.balance.modulator import Modulator, Step, encoder_of, evidence_of, mean_likelihoods
 from mmjax.core.errors import at_least
 from mmjax.core.subsets import keep_only
 from mmjax.core.trees import flatten
@@ -47,7 +47,7 @@ class Monitor(Modulator):
         metrics = {f"monitor/utilisation/{name}": value for name, value in state.items()}
         leaves = flatten(grads)
         for name in state:
-            own = [leaf for path, leaf in leaves.items() if path.startswith(ENCODER.format(name))]
+            own = [leaf for path, leaf in leaves.items() if encoder_of(path, state) == name]
             metrics[f"monitor/grad_norm/{name}"] = optax.global_norm(own) if own else jnp.zeros(())
         probes = mean_likelihoods(step.evidence, step.evidence.probes)
         return grads, state, metrics | {f"monitor/probe/{name}": value for name, value in probes.items()}

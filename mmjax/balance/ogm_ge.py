@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmjax.balance.modulator import ENCODER, Modulator, Step, check_probes, others_mean, scale_encoders
+from mmjax.balance.modulator import Modulator, Step, check_probes, encoder_of, others_mean, scale_encoders
 from mmjax.core.errors import at_least
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array
@@ -74,11 +74,10 @@ def _with_noise(grads: Any, factors: dict[str, Array], key: Array) -> Any:
     numbers = iter(range(len(jax.tree.leaves(grads))))
 
     def add(path: str, grad: Array) -> Array:
-        number = next(numbers)
-        for name, factor in factors.items():
-            if path.startswith(ENCODER.format(name)):
-                noise = jax.random.normal(jax.random.fold_in(key, number), grad.shape) * jnp.std(grad)
-                return jnp.where(factor < 1, grad + noise, grad)
-        return grad
+        number, name = next(numbers), encoder_of(path, factors)
+        if name is None:
+            return grad
+        noise = jax.random.normal(jax.random.fold_in(key, number), grad.shape) * jnp.std(grad)
+        return jnp.where(factors[name] < 1, grad + noise, grad)
 
     return map_with_path(add, grads)

@@ -102,13 +102,13 @@ class LoadedModel:
         sizes = {name: len(column) for name, column in values.items()}
         if len(set(sizes.values())) != 1 or not max(sizes.values()):
             raise UserError(f"predict: expected as many values, at least one, of each modality; got {sizes}.")
-        given = {name: list(column) for name, column in values.items() if self.transform(name)}
+        for name in values:
+            self.transform(name)  # says so where there is none
         rows = []
         for first in range(0, max(sizes.values()), self.batch_size):
+            part = {name: list(column)[first : first + self.batch_size] for name, column in values.items()}
             streams = {
-                name: inputs.to_stream(
-                    transform, given.get(name, [])[first : first + self.batch_size], self.batch_size, first
-                )
+                name: inputs.to_stream(transform, part.get(name, []), self.batch_size, first)
                 for name, transform in self.transforms.items()
             }
             rows.append(self.embed(streams))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from mmjax.tasks.task import Apply, Evidence, TaskLoss, mean_where
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(abc.ABC):
     """What classification and regression share; an example counts where it has a target and any modality.
 
     Attributes:
@@ -71,18 +72,21 @@ class Supervised:
         )
         return TaskLoss(values, mask, metrics, evidence)
 
+    @abc.abstractmethod
     def log_likelihood(self, prediction: Array, labels: Array) -> jax.Array:
         """Returns [B] float32, higher is better."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _has_label(self, labels: Array) -> jax.Array:
-        raise NotImplementedError
+        """Returns [B] bool."""
 
+    @abc.abstractmethod
     def _loss(self, prediction: Array, labels: Array) -> jax.Array:
-        raise NotImplementedError
+        """Returns [B] float32."""
 
+    @abc.abstractmethod
     def _metrics(self, prediction: Array, labels: Array, mask: Array) -> dict[str, jax.Array]:
-        raise NotImplementedError
+        """Returns name -> [], the mean over mask [B]."""
 
 
 @dataclasses.dataclass(frozen=True)

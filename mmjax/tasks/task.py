@@ -65,6 +65,11 @@ def mean_where(values: Array, mask: Array) -> jax.Array:
     return jnp.sum(values) / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
 
 
+def run(task: Task, apply: Apply, params: Any, batch: Batch, rng: Array | None = None) -> TaskLoss:
+    """Returns the loss of a batch, both stages in one; rng is [B] keys, or None for no noise."""
+    return task.loss(*task.embed(apply, params, batch, rng), batch)
+
+
 class Task(Protocol):
     """A pure loss in two stages; what crosses between them is what gradient caching keeps of a micro-batch.
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.core.types import Array, Batch
-from mmjax.tasks.task import Apply, Task, TaskLoss
+from mmjax.tasks.task import Apply, Task, TaskLoss, run
 
 
 def value_and_grad(
@@ -38,7 +38,7 @@ def value_and_grad(
     if micro_batches == 1:
 
         def whole(params):
-            loss = task.loss(*task.embed(apply, params, batch, rng), batch)
+            loss = run(task, apply, params, batch, rng)
             return loss.mean(), loss
 
         return jax.value_and_grad(whole, has_aux=True)(params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ import optax
 from mmjax.balance.modulator import Modulator, Reweighed, Step
 from mmjax.core.types import Array, Batch
 from mmjax.layers.dropout import example_keys
-from mmjax.tasks.task import Apply, Task, TaskLoss
+from mmjax.tasks.task import Apply, Task, TaskLoss, run
 from mmjax.training import state as states
 from mmjax.training.grad_cache import value_and_grad
 from mmjax.training.state import TrainState
@@ -90,13 +91,10 @@ def _modulate(
 ) -> tuple[Any, dict[str, Any], dict[str, Array]]:
     """Returns (gradients, state and metrics of the modulators), each modulator acting on what the one before left."""
 
-    def run(params: Any, batch: Batch) -> TaskLoss:
-        return task.loss(*task.embed(apply, params, batch, None), batch)
-
     states, metrics = {}, {}
     for number, (name, modulator) in enumerate(modulators.items()):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), batch.size + number)
-        seen = Step(loss, state.params, batch, state.step, key, run)
+        seen = Step(loss, state.params, batch, state.step, key, functools.partial(run, task, apply))
         grads, states[name], found = modulator.modulate(grads, state.balance[name], seen)
         metrics |= found
     return grads, states, metrics

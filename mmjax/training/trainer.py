@@ -16,7 +16,7 @@ from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Batch, Outputs
 from mmjax.data.pipeline import Pipeline
-from mmjax.tasks.task import Apply, TaskLoss
+from mmjax.tasks.task import Apply, run
 from mmjax.training import duration, sharding, state
 from mmjax.training.experiment import Experiment
 from mmjax.training.state import TrainState
@@ -107,11 +107,7 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
 
 def _balance(experiment: Experiment, apply: Apply, params: Any, batch: Batch) -> Callable[[], dict[str, Any]]:
     """Returns a function that makes the first state of each modulator; what does not fit the task is found here."""
-
-    def run(params: Any, batch: Batch) -> TaskLoss:
-        return experiment.task.loss(*experiment.task.embed(apply, params, batch, None), batch)
-
-    loss = jax.eval_shape(run, params, batch)
+    loss = jax.eval_shape(functools.partial(run, experiment.task, apply), params, batch)
     return lambda: {name: modulator.init(params, loss) for name, modulator in experiment.balance.items()}
 
 
