@@ -40,7 +40,7 @@ class Curve:
 
     Attributes:
       x: label of its axis.
-      points: position -> metric.
+      points: position -> metric; they are columns of the table too.
     """
 
     x: str
@@ -74,7 +74,7 @@ class Study:
       runs: its rows.
       columns: title -> metric.
       seeds: runs of each row.
-      curves: pictures.
+      curve: the picture.
       extras: functions that return more paragraphs (a baseline measured in the same run).
     """
 
@@ -84,7 +84,7 @@ class Study:
     runs: Sequence[Run]
     columns: Mapping[str, str]
     seeds: int = 3
-    curves: Sequence[Curve] = ()
+    curve: Curve | None = None
     extras: Sequence[Callable[[], str]] = ()
 
 
@@ -96,6 +96,16 @@ def fusion(name: str) -> str:
 def only(name: str) -> str:
     """Returns the column of a subset's accuracy in the evaluation 'held_out'."""
     return f"held_out/{name}/accuracy"
+
+
+def lost(evaluation: str, shares: Sequence[float]) -> dict[float, str]:
+    """Returns percentage -> metric of a RobustnessEvaluator's accuracies."""
+    return {100 * share: f"{evaluation}/lost {100 * share:g} %/accuracy" for share in shares}
+
+
+def titled(points: Mapping[float, str]) -> dict[str, str]:
+    """Returns the columns of a curve's points."""
+    return {f"{percent:g} % lost": metric for percent, metric in points.items()}
 
 
 def minirocket() -> str:
@@ -191,6 +201,8 @@ ACTION = Study(
     seeds=1,
 )
 
+LEADS_LOST = lost("leads", (0.0, 0.25, 0.5, 0.75, 0.92))
+
 ECG = Study(
     "Rhythms of the heart, with leads missing",
     """Synthetic 12-lead electrocardiograms (the model of McSharry et al. 2003), 10 s at 100 Hz, 7 rhythms; 1,600 of 200
@@ -200,14 +212,11 @@ ECG = Study(
         Run({"in training": "all leads"}, ["data.transforms.ecg.channel_dropout=0.0"]),
         Run({"in training": "up to 90 % of the leads missing"}),
     ],
-    {f"{100 * share:g} % lost": f"leads/lost {100 * share:g} %/accuracy" for share in (0.0, 0.25, 0.5, 0.75, 0.92)},
-    curves=[
-        Curve(
-            "leads lost, %",
-            {100 * share: f"leads/lost {100 * share:g} %/accuracy" for share in (0.0, 0.25, 0.5, 0.75, 0.92)},
-        )
-    ],
+    titled(LEADS_LOST),
+    curve=Curve("leads lost, %", LEADS_LOST),
 )
+
+POINTS_LOST = lost("points", (0.0, 0.25, 0.5, 0.75, 0.9))
 
 LIDAR = Study(
     "Shapes in sparse lidar sweeps, with points lost",
@@ -218,13 +227,8 @@ LIDAR = Study(
         Run({"in training": "all points"}, ["data.transforms.points.dropout=0.0"]),
         Run({"in training": "up to 80 % of the points dropped"}),
     ],
-    {f"{100 * share:g} % lost": f"points/lost {100 * share:g} %/accuracy" for share in (0.0, 0.25, 0.5, 0.75, 0.9)},
-    curves=[
-        Curve(
-            "points lost, %",
-            {100 * share: f"points/lost {100 * share:g} %/accuracy" for share in (0.0, 0.25, 0.5, 0.75, 0.9)},
-        )
-    ],
+    titled(POINTS_LOST),
+    curve=Curve("points lost, %", POINTS_LOST),
 )
 
 STUDIED = (

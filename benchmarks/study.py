@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import logging
 import pathlib
 import platform
 import shutil
@@ -26,6 +25,7 @@ import jax
 from rich.console import Console
 
 from benchmarks.studies import STUDIES, Run, Study
+from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
 from mmjax.core.errors import one_of
 from mmjax.core.override import override
@@ -49,16 +49,14 @@ def main() -> None:
         print("\n".join(f"{name:14} {study.title}" for name, study in STUDIES.items()))
         return
     one_of(options.study, STUDIES, "the study")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    cache = pathlib.Path.home() / ".cache" / "mmjax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    quiet_and_cached()
     study = STUDIES[options.study]
     rows = measure(study, options)
     options.out.mkdir(parents=True, exist_ok=True)
     text = document(options.study, study, rows)
     (options.out / f"{options.study}.md").write_text(text)
-    for curve in study.curves:
-        curve.draw({name_of(run): mean_of(found) for run, found in rows}, options.out / f"{options.study}.png")
+    if study.curve:
+        study.curve.draw({name_of(run): mean_of(found) for run, found in rows}, options.out / f"{options.study}.png")
     print(text)
 
 
@@ -137,7 +135,7 @@ def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float
             " ".join(study.about.split()),
             *[extra() for extra in study.extras],
             "\n".join(lines),
-            *([f"![{study.title}]({name}.png)"] if study.curves else []),
+            *([f"![{study.title}]({name}.png)"] if study.curve else []),
             f"{spread}Made by `python -m benchmarks.study {name}` in {seconds / 60:.0f} minutes of training and "
             f"evaluation ({machine}; Python {platform.python_version()}, {made}).\n",
         ]

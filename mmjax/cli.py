@@ -49,7 +49,7 @@ def _step(text: str) -> int | str:
 def main(arguments: list[str]) -> int:
     """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal and saved."""
     options = parser().parse_args(arguments)
-    _quiet_and_cached()
+    quiet_and_cached()
     from mmjax.training.stop import EXIT_CODE, Interrupted
 
     try:
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _quiet_and_cached() -> None:
+def quiet_and_cached() -> None:
     """Silences TensorFlow's start-up chatter and keeps compiled programs across runs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)

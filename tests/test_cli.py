@@ -22,7 +22,7 @@ def calls(monkeypatch):
         return types.SimpleNamespace(step=7, evaluate=evaluate)
 
     monkeypatch.setattr(loaded, "load", load)
-    monkeypatch.setattr(cli, "_quiet_and_cached", lambda: None)  # it sets JAX up for the whole process
+    monkeypatch.setattr(cli, "quiet_and_cached", lambda: None)  # it sets JAX up for the whole process
     return found
 
 
