@@ -107,6 +107,29 @@ def test_augmentation_is_training_alone():
     np.testing.assert_allclose(rest.std(axis=0), 0.1, rtol=0.15)
 
 
+@pytest.mark.parametrize(("rate", "speed"), [(None, 2.0), (50.0, 2.0), (50.0, 0.5), (25.0, 1.25)])
+def test_a_faster_window_has_faster_waves_and_all_its_samples(rate, speed):
+    """At 50 Hz a wave of 4 Hz sounds at 4 * speed, whatever the rate it was recorded at."""
+    recorded = rate or 50.0
+    wave = np.sin(2 * np.pi * 4.0 * np.arange(400) / recorded)[:, None]
+    settings = {} if rate is None else {"sampling_rate": 50.0, "source_rate": rate}
+    transform = SeriesTransform(length=100, channels=("x",), speed=(speed, speed), **settings)
+    window = transform.prepare(record(wave), np.random.default_rng(0))
+    assert window.shape == (100, 1)
+    spectrum = np.abs(np.fft.rfft(window[:, 0] * np.hanning(100)))
+    assert np.argmax(spectrum) * 50.0 / 100 == pytest.approx(4.0 * speed, abs=0.5)
+    plain = transform.prepare(record(wave), None)[:, 0]
+    assert np.argmax(np.abs(np.fft.rfft(plain * np.hanning(100)))) * 0.5 == pytest.approx(4.0, abs=0.5)
+
+
+def test_speeds_differ_from_window_to_window_within_their_bounds():
+    transform = SeriesTransform(length=8, channels=("x",), speed=(0.5, 2.0))
+    line = np.arange(100.0)[:, None]
+    steps = [np.diff(transform.prepare(record(line), np.random.default_rng(i))[2:6, 0]).mean() for i in range(50)]
+    assert len({round(step, 3) for step in steps}) > 20
+    assert 0.45 < min(steps) < 0.75 and 1.5 < max(steps) < 2.1
+
+
 def test_a_rotation_turns_threes_alike_and_leaves_gaps():
     series = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
     series[7, 1] = NAN
@@ -202,6 +225,7 @@ def test_the_spec_holds_the_metadata_and_builds_the_transform_again():
         ({"channels": ("x", "x")}, "each once"),
         ({"units": ("g",)}, "one unit for each of 3 channels"),
         ({"scale": (1.2, 0.8)}, "two rising positive factors"),
+        ({"speed": (0.0, 1.0)}, "speed=.*two rising positive factors"),
         ({"channel_dropout": 1.0}, "below 1"),
         ({"length": 0}, "at least 1"),
         ({"rotation": 10.0, "channels": ("x", "y")}, "in threes; 2 are not"),

@@ -8,9 +8,7 @@ import numpy as np
 
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Stream
-
-CARELESS = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiler options that halve the time to compile; for what is run once."""
+from tests.quick import jit
 
 
 def drawn_params(module: Any, stream: Stream) -> Any:
@@ -30,5 +28,5 @@ def gradients(module: Any, params: Any, stream: Stream, rng: jax.Array | None = 
         found = module.apply(params, stream, rng)
         return jnp.mean(jnp.square(found.pooled.astype(jnp.float32))) + jnp.mean(found.x.astype(jnp.float32)), found
 
-    (_, found), grads = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=CARELESS)(params)
+    (_, found), grads = jit(jax.value_and_grad(loss, has_aux=True))(params)
     return found, grads
