@@ -48,12 +48,11 @@ def get_config(size: str = "watch") -> fdl.Config:
     tower = {"width": width, "num_heads": 2 if smoke else 4, "mlp_dim": 2 * width, "dropout": 0.1, "scan": smoke}
     encoder = {"patch_size": 10, "depth": 1 if smoke else 2, "channels": "joint", "stem": (8,) if smoke else (32,)}
     series = {"length": samples, "channels": ("x", "y", "z"), "sampling_rate": rate, "source_rate": rate}
-    series |= {"rotation": 15.0, "scale": (0.8, 1.2), "jitter": 0.05, "channel_dropout": 0.4, "draws_with": "watch"}
+    series |= {"speed": (0.8, 1.25), "rotation": 5.0, "scale": (0.8, 1.2), "jitter": 0.05}
+    series |= {"channel_dropout": 0.4, "draws_with": "watch"}
     scales = {name: {"mean": mean, "std": std} for name, (mean, std) in (WATCH if watch else BASIC_MOTIONS).items()}
-    transforms = {
-        "accelerometer": fdl.Config(SeriesTransform, "accelerometer", units=("g",) * 3, **series),
-        "gyroscope": fdl.Config(SeriesTransform, "gyroscope", units=("rad/s",) * 3, **series),
-    }
+    units = {"accelerometer": ("g",) * 3, "gyroscope": ("rad/s",) * 3} if watch else dict.fromkeys(SENSORS, ())
+    transforms = {name: fdl.Config(SeriesTransform, name, units=units[name], **series) for name in SENSORS}
     model = fdl.Config(
         MultimodalModel,
         encoders={n: fdl.Config(SeriesEncoder, **encoder, **tower, **scales[n]) for n in SENSORS},

@@ -8,6 +8,9 @@ import numpy as np
 
 from mmjax.data.source import BadRecord
 
+MAX_TERM = 10_000
+"""Of the fraction that two rates are taken as: the filter has 20 taps for each of its larger term."""
+
 
 def resample(series: np.ndarray, rate: float, target: float) -> np.ndarray:
     """Returns [ceil(T target / rate), C] float32 of a series [T, C], low-pass filtered where the rate falls.
@@ -16,13 +19,16 @@ def resample(series: np.ndarray, rate: float, target: float) -> np.ndarray:
 
     Args:
       series: float32, NaN where nothing was measured.
-      rate, target: in Hz; the larger over the smaller is taken as the nearest fraction with a denominator up to 1000.
+      rate, target: in Hz; the larger over the smaller is taken as the nearest fraction of numbers up to MAX_TERM.
     """
     from scipy import signal  # scipy.signal takes half a second to import
 
     high, low = max(rate, target), min(rate, target)
-    ratio = fractions.Fraction(high / low).limit_denominator(1000)  # at least 1, so never nothing
+    terms = max(1, min(1000, int(MAX_TERM * low / high)))
+    ratio = fractions.Fraction(high / low).limit_denominator(terms)  # at least 1, so never nothing
     ratio = ratio if target > rate else 1 / ratio
+    if len(series) == 1:
+        return np.repeat(series, max(1, round(float(ratio))), axis=0)
     time, missing = np.arange(len(series)), np.isnan(series)
     bridged = np.zeros_like(series)
     for channel, gone in enumerate(missing.T):
@@ -45,24 +51,31 @@ def check(series: np.ndarray, column: str) -> None:
         raise BadRecord("flat_series", f"{column}: no channel changes in {len(series)} samples.")
 
 
-def window(series: np.ndarray, length: int, rng: np.random.Generator | None) -> np.ndarray:
-    """Returns `length` samples with a measured one among them: from a random start, or nearest to the middle."""
-    counts = np.concatenate([[0], np.cumsum(~np.isnan(series).all(axis=1))])
+def window(series: np.ndarray, length: int, place: float | None, measured: bool = True) -> np.ndarray:
+    """Returns `length` samples of a series [T, C], all of it where it is shorter.
+
+    Args:
+      series: NaN where nothing was measured.
+      length: in samples.
+      place: in [0, 1), of the start among all those there are; None is nearest to the middle.
+      measured: only starts whose window has a measured sample.
+    """
     room = max(len(series) - length, 0)
-    starts = np.flatnonzero(counts[length : length + room + 1] > counts[: room + 1]) if room else np.zeros(1, int)
-    start = starts[np.argmin(np.abs(starts - room // 2))] if rng is None else rng.choice(starts)
+    starts = np.arange(room + 1)
+    if measured and room:
+        counts = np.concatenate([[0], np.cumsum(~np.isnan(series).all(axis=1))])
+        starts = np.flatnonzero(counts[length : length + room + 1] > counts[: room + 1])
+    start = starts[np.argmin(np.abs(starts - room // 2))] if place is None else starts[int(place * len(starts))]
     return series[start : start + length]
 
 
-def turn(series: np.ndarray, degrees: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns [T, C] with each three channels (x, y, z) turned by the same random rotation, as if the sensor sat askew.
+def turn(series: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Returns [T, C] with each three channels (x, y, z) turned by the same rotation, as if the sensor sat askew.
 
     Args:
       series: C a multiple of 3; three of which one was not measured stay as they are.
-      degrees: standard deviation of the rotation about each axis.
-      rng: of the rotation vector.
+      vector: [3], the axis of the rotation, as long as its angle in radians.
     """
-    vector = np.deg2rad(degrees) * rng.standard_normal(3)
     angle = np.linalg.norm(vector)
     x, y, z = vector / max(angle, 1e-12)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

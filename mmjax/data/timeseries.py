@@ -21,8 +21,9 @@ from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
 class SeriesTransform:
     """A random window in training, the middle one in evaluation; padded at the end where the recording is shorter.
 
-    Every modality of an example draws its own window. Modalities that must stay in step (the accelerometer and the
-    gyroscope of a watch) have the same name in `draws_with`.
+    Every modality of an example draws its own window, one with a measured sample in it. Modalities that must stay in
+    step (the accelerometer and the gyroscope of a watch) have the same name in `draws_with`: they take the same window
+    of recordings of the same length, measured or not, so that one of them may be missing there.
 
     Attributes:
       column: of the record, float [T, C]; NaN is a sample that was not measured.
@@ -40,7 +41,8 @@ class SeriesTransform:
       jitter: standard deviation of the noise that training adds, as a share of each channel's own in the window.
       channel_dropout: greatest probability that a channel of a training window is missing; each window draws its own,
         between 0 and this, so that windows with all channels are among them. One channel always stays.
-      draws_with: a name; modalities that have the same draw the same window, speed, rotation and scale.
+      draws_with: a name; modalities that have the same draw the same window, speed, rotation and scale, whatever else
+        each of them does; jitter and channel dropout are each one's own.
 
     References:
       Um et al., Data Augmentation of Wearable Sensor Data for Parkinson's Disease Monitoring, 2017 (rotation, scaling,
@@ -98,11 +100,13 @@ class SeriesTransform:
         """
         series = self._picked(record, get_column(record, self.column))
         check(series, self.column)
-        ratio = self._ratio(record) * self._speed(rng)
-        cut = window(series, math.ceil(self.length * ratio), rng)
+        chance = None if rng is None else _Chance.drawn(rng, self.column)
+        ratio = self._ratio(record) * (1.0 if chance is None else chance.speed(self.speed))
+        place = None if chance is None else chance.place
+        cut = window(series, math.ceil(self.length * ratio), place, measured=self.draws_with is None)
         if ratio != 1:
             cut = resample(cut, ratio, 1.0)[: self.length]
-        return cut if rng is None else self._augmented(cut, rng)
+        return cut if chance is None else self._augmented(cut, chance)
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
         """Returns values [B, length, C] float32, 0 in the padding, and mask [B, length]: False where nothing is."""
@@ -115,7 +119,10 @@ class SeriesTransform:
         return spec_of(self)
 
     def _picked(self, record: Record, value: Any) -> np.ndarray:
-        series = np.asarray(value)
+        try:
+            series = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            raise BadRecord("wrong_shape", f"{self.column}: the samples have different numbers of channels.") from None
         if series.ndim != 2 or series.dtype.kind not in "fiu":
             found = f"{series.dtype} {list(series.shape)}"
             raise BadRecord("wrong_shape", f"{self.column}: expected numbers [samples, channels], found {found}.")
@@ -139,21 +146,20 @@ class SeriesTransform:
             return 1.0
         if self.rate_column is None:
             return (self.source_rate or self.sampling_rate) / self.sampling_rate
-        rate = float(np.asarray(get_column(record, self.rate_column)).reshape(-1)[0])
+        found = get_column(record, self.rate_column)
+        try:
+            rate = float(np.asarray(found).reshape(-1)[0])
+        except (ValueError, TypeError, IndexError):
+            raise BadRecord("wrong_rate", f"{self.rate_column}: expected a rate in Hz, found {found!r}.") from None
         if not 1e-4 < rate / self.sampling_rate < 1e4:  # NaN fails too
             detail = f"{self.rate_column}: {rate} Hz cannot be brought to {self.sampling_rate} Hz."
             raise BadRecord("wrong_rate", detail)
         return rate / self.sampling_rate
 
-    def _speed(self, rng: np.random.Generator | None) -> float:
-        """Returns a fraction of small numbers, which is fast to resample by."""
-        if rng is None or self.speed == (1.0, 1.0):
-            return 1.0
-        return float(fractions.Fraction(rng.uniform(*self.speed)).limit_denominator(20))
-
-    def _augmented(self, series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        series = turn(series, self.rotation, rng) if self.rotation else series
-        series = series * np.float32(rng.uniform(*self.scale))
+    def _augmented(self, series: np.ndarray, chance: _Chance) -> np.ndarray:
+        rng = chance.own
+        series = turn(series, np.deg2rad(self.rotation) * chance.axis) if self.rotation else series
+        series = series * np.float32(chance.scale(self.scale))
         if self.jitter:
             noise = self.jitter * mean_and_std(series)[1] * rng.standard_normal(series.shape)
             series = series + noise.astype(np.float32)
@@ -163,6 +169,38 @@ class SeriesTransform:
             drop[rng.choice(there) if there.size else 0] = False
             series = np.where(drop, np.float32(np.nan), series)
         return series
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chance:
+    """What a training window draws: the first five are the same for all that draw with it, `own` is not.
+
+    Attributes:
+      place: of the window, in [0, 1).
+      tempo, size: in [0, 1), between the bounds of speed and scale.
+      axis: [3] standard normal, of the rotation.
+      own: generator of the modality alone.
+    """
+
+    place: float
+    tempo: float
+    size: float
+    axis: np.ndarray
+    own: np.random.Generator
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, column: str) -> _Chance:
+        """Draws all of it, in the same order whatever the settings are."""
+        place, tempo, size = rng.random(3)
+        return cls(place, tempo, size, rng.standard_normal(3), np.random.default_rng([*rng.bytes(8), *column.encode()]))
+
+    def speed(self, bounds: tuple[float, float]) -> float:
+        """Returns a fraction of small numbers, which is fast to resample by."""
+        return float(fractions.Fraction(bounds[0] + self.tempo * (bounds[1] - bounds[0])).limit_denominator(20))
+
+    def scale(self, bounds: tuple[float, float]) -> float:
+        """Returns a factor between the bounds."""
+        return bounds[0] + self.size * (bounds[1] - bounds[0])
 
 
 def _texts(value: Any) -> list[str]:

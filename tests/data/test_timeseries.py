@@ -1,6 +1,7 @@
 """SeriesTransform: windows, padding, gaps, resampling, channels by name, augmentation, bad records, its spec."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -164,6 +165,7 @@ def test_channel_dropout_leaves_one_that_was_measured():
         ("wrong_channels", ramp(9, 2)),
         ("wrong_shape", np.arange(9.0)),
         ("wrong_shape", np.array([["a", "b", "c"]])),
+        ("wrong_shape", [[1.0, 2.0, 3.0], [1.0, 2.0]]),
         ("non_finite", np.where(ramp(9) == 3, np.inf, ramp(9))),
         ("no_samples", np.zeros((0, 3))),
         ("no_samples", np.full((9, 3), NAN)),
@@ -177,11 +179,24 @@ def test_damage_is_a_bad_record(kind, series):
     assert caught.value.kind == kind
 
 
-@pytest.mark.parametrize("rate", [0.0, -50.0, NAN, np.inf, 1e9])
+@pytest.mark.parametrize("rate", [0.0, -50.0, NAN, np.inf, 1e9, "abc", []])
 def test_a_bad_rate_is_a_bad_record(rate):
     transform = SeriesTransform(length=4, sampling_rate=50.0, rate_column="rate")
     with pytest.raises(BadRecord, match="wrong_rate"):
         transform.prepare(record(ramp(9), rate=rate), None)
+
+
+@pytest.mark.parametrize(("rate", "length"), [(50.0, 2), (500.0, 1)])
+def test_one_sample_holds_its_value_at_another_rate(rate, length):
+    found = resample(np.full((1, 2), 3.0, np.float32), rate, 100.0)
+    np.testing.assert_array_equal(found, np.full((length, 2), 3.0))
+
+
+def test_odd_rates_cost_no_more_than_others():
+    tracemalloc.start()
+    found = resample(np.ones((30_000, 1), np.float32), 999_999.9, 100.0)
+    assert found.shape == (3, 1) and tracemalloc.get_traced_memory()[1] < 2e7
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("rate", "target", "length"), [(30_000.0, 10.0, 3), (44_100.0, 100.0, 21), (0.5, 100.0, 600)])
@@ -238,26 +253,59 @@ def test_wrong_settings_are_sentences(settings, message):
         SeriesTransform(**settings)
 
 
+class Watch:
+    """Two sensors whose value is the sample's number, the second with a gap at the start."""
+
+    name, columns = "watch", ("a", "b")
+
+    def __init__(self, gap=0):
+        self.gap = gap
+
+    def __len__(self):
+        return 32
+
+    def read(self, index):
+        series = np.arange(300, dtype=np.float32)[:, None] + 1000.0 * np.arange(3, dtype=np.float32)
+        other = series.copy()
+        other[: self.gap] = NAN
+        return {"a": series, "b": other}
+
+    def label(self, index):
+        return f"record {index}"
+
+
+def drawn_together(gap=0, own=None, other=None, draws_with="watch"):
+    """Returns the windows [32, 16, 3] and masks of both sensors."""
+    settings = {"length": 16, "draws_with": draws_with}
+    transforms = {"a": SeriesTransform("a", **settings | (own or {}))}
+    transforms["b"] = SeriesTransform("b", **settings | (own if other is None else other or {}))
+    streams = next(Pipeline(Watch(gap), transforms, 32).train()).streams
+    return [np.asarray(getattr(streams[name], key)) for name in "ab" for key in ("values", "mask")]
+
+
 def test_modalities_that_draw_together_stay_in_step():
-    class Watch:
-        name, columns = "watch", ("a", "b")
+    chance = {"rotation": 20.0, "scale": (0.5, 2.0), "speed": (0.5, 2.0)}
+    a, _, b, _ = drawn_together(own=chance)
+    np.testing.assert_array_equal(a, b)
+    a, _, b, _ = drawn_together(own=chance, draws_with=None)
+    assert not np.allclose(a, b)
 
-        def __len__(self):
-            return 8
 
-        def read(self, index):
-            series = np.arange(300, dtype=np.float32)[:, None] + np.arange(3, dtype=np.float32)
-            return {"a": series, "b": -series}
+def test_a_gap_or_a_rotation_of_one_sensor_moves_nothing_of_the_other():
+    a, a_mask, b, b_mask = drawn_together(gap=150, own={})
+    assert a_mask.all() and 0 < b_mask.any(axis=1).mean() < 1
+    there = ~np.isnan(b) & b_mask[..., None]
+    np.testing.assert_array_equal(b[there], a[there])
+    assert np.isnan(b[b_mask.any(axis=1)][:, -1]).sum() == 0
+    size = {"scale": (0.5, 2.0)}
+    a, _, b, _ = drawn_together(own=size | {"rotation": 20.0}, other=size)
+    np.testing.assert_allclose(np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1), rtol=1e-5)
 
-        def label(self, index):
-            return f"record {index}"
 
-    def found(**own):
-        settings = {"length": 16, "rotation": 20.0, "scale": (0.5, 2.0)} | own
-        transforms = {name: SeriesTransform(name, **settings) for name in ("a", "b")}
-        batch = next(Pipeline(Watch(), transforms, 8).train())
-        return np.asarray(batch.streams["a"].values), np.asarray(batch.streams["b"].values)
-
-    together, apart = found(draws_with="watch"), found()
-    np.testing.assert_array_equal(together[0], -together[1])
-    assert not np.allclose(apart[0], -apart[1])
+def test_jitter_and_dropped_channels_are_each_sensors_own():
+    plain, _, _, _ = drawn_together(own={})
+    a, _, b, _ = drawn_together(own={"jitter": 0.5})
+    assert abs(np.corrcoef((a - plain).ravel(), (b - plain).ravel())[0, 1]) < 0.15
+    a, _, b, _ = drawn_together(own={"channel_dropout": 0.9})
+    gone = [np.isnan(values).all(axis=1) for values in (a, b)]
+    assert gone[0].any() and gone[1].any() and (gone[0] != gone[1]).any()
