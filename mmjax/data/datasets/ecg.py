@@ -43,8 +43,11 @@ class SyntheticEcg(tfds.core.GeneratorBasedBuilder):
     """
 
     name = "synthetic_ecg"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Seven rhythms."}  # noqa: RUF012 (the name and type that TFDS reads)
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {  # noqa: RUF012 (the name and type that TFDS reads)
+        "1.0.0": "Seven rhythms.",
+        "2.0.0": "In bigeminy the beat from the ventricle is early and the pause follows it; it was the reverse.",
+    }
     url_infos = None  # nothing is downloaded
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -111,17 +114,18 @@ def rhythm(name: str, time: np.ndarray, rng: np.random.Generator) -> tuple[model
     low, high = {"sinus bradycardia": (38, 55), "sinus tachycardia": (105, 150)}.get(name, (62, 95))
     rate = rng.uniform(low, high)
     gaps = model.intervals(60, 60 / rate, rng.uniform(0.01, 0.05), rng)
-    if name == "first-degree AV block":  # P to R peak; else the model's angle gives 0.09 to 0.22 s
+    if name == "first-degree AV block":  # P to R peak; else the model's angle gives 0.08 to 0.23 s
         return model.Beats(_peaks(gaps, rng), rate, atrial=min(rng.uniform(0.24, 0.34), 0.42 * 60 / rate)), quiet
     if name != "ventricular bigeminy":
         return model.Beats(_peaks(gaps, rng), rate), quiet
     early = rng.uniform(0.5, 0.65)  # every other beat, and the pause that makes up for it
-    gaps = np.where(np.arange(60) % 2, 2 - early, early) * gaps
-    return model.Beats(_peaks(gaps, rng), rate, ventricular=np.arange(60) % 2 == 1), quiet
+    ventricular = np.arange(60) % 2 == 1
+    gaps = np.where(ventricular, early, 2 - early) * gaps
+    return model.Beats(_peaks(gaps, rng), rate, ventricular=ventricular), quiet
 
 
 def _peaks(gaps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Returns the R peaks of beats [N] that are `gaps` apart; the first comes before the recording."""
+    """Returns the R peaks of beats [N] where gaps[i] lies before beat i; the first comes before the recording."""
     return np.cumsum(gaps) - gaps[0] - 3.0 * rng.uniform(0.5, 1.0)
 
 

@@ -69,6 +69,18 @@ def test_rhythms_are_what_their_names_say(name):
     assert all((beats.ventricular is not None) == (name == "ventricular bigeminy") for beats, _ in found)
 
 
+def test_in_bigeminy_every_other_beat_is_early_and_a_pause_follows():
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        beats, _ = ecg.rhythm("ventricular bigeminy", TIME, rng)
+        gaps = np.diff(beats.peaks)
+        own = np.flatnonzero(beats.ventricular[1:-1]) + 1
+        assert (np.diff(own) == 2).all() and len(own) == 29
+        before, after = gaps[own - 1], gaps[own]
+        assert before.mean() < 0.7 * gaps.mean() and after.mean() > 1.3 * gaps.mean() and (before < after).all()
+        assert before.mean() + after.mean() == pytest.approx(2 * 60 / beats.rate, rel=0.05)  # the pause makes up for it
+
+
 def test_a_late_p_wave_is_late():
     quick = model.Beats(np.arange(-3.0, 12.0), 60.0, atrial=0.16)
     late = model.Beats(np.arange(-3.0, 12.0), 60.0, atrial=0.30)

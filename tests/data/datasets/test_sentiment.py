@@ -13,8 +13,8 @@ import soundfile
 from mmjax.core.errors import UserError
 from mmjax.data.audio import AudioTransform
 from mmjax.data.datasets import emoji_ranking, near_duplicates, sentiment
-from mmjax.data.datasets.emoji_ranking import CLASSES, majority, ranked, split_of
-from mmjax.data.datasets.sentiment import SPEAKERS, EmojiSentiment, EmojiSentimentSource
+from mmjax.data.datasets.emoji_ranking import CLASSES, majority, split_of
+from mmjax.data.datasets.sentiment import SPEAKERS, EmojiSentiment, EmojiSentimentSource, halved, ranked
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.targets import LabelTarget, ValueTarget
 
@@ -22,6 +22,13 @@ from mmjax.data.targets import LabelTarget, ValueTarget
 @pytest.fixture(scope="module")
 def rows():
     return ranked(EmojiSentiment.packages())
+
+
+@pytest.fixture(scope="module")
+def drawings(rows):
+    """The pictures that are written, at 36 x 36, [N, 36, 36, 3]."""
+    files = [sentiment._rendered(EmojiSentiment.packages()["resvg_py"], row["path"]) for row in rows]
+    return np.stack([halved(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)) for file in files])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def folder(tmp_path_factory, rows):
 def test_counts(rows):
     """Of emoji, groups and classes, as the docstrings say."""
     assert len(rows) == len({row["emoji"] for row in rows}) == 615
-    assert len({row["group"] for row in rows}) == 384
+    assert len({row["group"] for row in rows}) == 351
     counts = {
         (low, split): collections.Counter(
             row["label"] for row in rows if row["split"] == split and row["occurrences"] >= low
@@ -46,10 +53,10 @@ def test_counts(rows):
         for low in (5, 20)
         for split in SPEAKERS
     }
-    assert counts[5, "train"] == {"negative": 42, "neutral": 133, "positive": 271}
-    assert counts[5, "test"] == {"negative": 14, "neutral": 63, "positive": 92}
-    assert counts[20, "train"] == {"negative": 37, "neutral": 57, "positive": 209}
-    assert counts[20, "test"] == {"negative": 10, "neutral": 29, "positive": 57}
+    assert counts[5, "train"] == {"negative": 49, "neutral": 134, "positive": 275}
+    assert counts[5, "test"] == {"negative": 7, "neutral": 62, "positive": 88}
+    assert counts[20, "train"] == {"negative": 44, "neutral": 57, "positive": 215}
+    assert counts[20, "test"] == {"negative": 3, "neutral": 29, "positive": 51}
 
 
 def test_splits_share_no_group_key_or_speaker(rows):
@@ -60,6 +67,37 @@ def test_splits_share_no_group_key_or_speaker(rows):
     assert not set(SPEAKERS["train"]) & set(SPEAKERS["test"])
     sizes = collections.Counter(row["group"] for row in rows)
     assert max(sizes[row["group"]] for row in found["test"]) <= emoji_ranking.LARGE
+
+
+def test_no_drawing_held_out_is_almost_one_in_training(rows, drawings):
+    names = [row["name"] for row in rows]
+    assert len(set(near_duplicates.groups(names))) == 384 and len(near_duplicates.alike(drawings)) == 599
+    flat = drawings.reshape(len(rows), -1) / 255
+    train, test = (np.array([row["split"] == split for row in rows]) for split in SPEAKERS)
+    nearest = [np.square(flat[train] - one).mean(axis=1).min() for one in flat[test]]
+    assert min(nearest) >= near_duplicates.ALIKE
+    group = {row["name"]: row["group"] for row in rows}
+    for one, other in (
+        ("frowning face", "confused face"),
+        ("locked", "unlocked"),
+        ("person frowning", "person pouting"),
+        ("hushed face", "astonished face"),
+        ("cityscape at dusk", "sunset"),
+        ("fearful face", "anguished face"),
+    ):
+        assert group[one] == group[other]
+
+
+def test_pictures_tie_what_names_do_not():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    step = 255 * np.sqrt(near_duplicates.ALIKE)  # 36.06
+    pictures[1], pictures[0] = 100, 100 + int(step)
+    pictures[3], pictures[2] = 200, 200 + int(step) + 1
+    assert near_duplicates.alike(pictures).tolist() == [[0, 1]]
+    names = ["locked", "unlocked", "Box", "sun", "locked box"]
+    assert near_duplicates.groups(names) == ["Box", "unlocked", "Box", "sun", "Box"]
+    assert near_duplicates.groups(names, pictures) == ["Box", "Box", "Box", "sun", "Box"]
 
 
 def test_near_duplicates_are_one_group():
