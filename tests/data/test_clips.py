@@ -113,6 +113,63 @@ def test_kinetics_by_its_csv(tmp_path):
         ClipFolderSource(str(tmp_path), annotations=str(tmp_path / "odd.csv"))
 
 
+DAMAGED_CSVS = {
+    b"a,v0,1,11,train\nb,v1,1,11": r"k\.csv: line 3 is cut short: it has no split",
+    b"a,v0,1,11,train\nb": r"k\.csv: line 3 is cut short: it has no youtube_id, time_start, time_end, split",
+    b"a,v0,inf,11,train\n": r"k\.csv: line 2 has no times in seconds",
+    b"a,v0,1,nan,train\n": r"k\.csv: line 2 has no times in seconds",
+    b"a,v0,1,11,train\ncaf\xe9,v1,1,11,train\n": r"k\.csv: line 3 is not UTF-8 text",
+    b"a" * 200_000 + b",v0,1,11,train\n": r"k\.csv: line 2 is no line of a CSV: field larger",
+}
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGED_CSVS)))
+def test_a_damaged_csv_of_kinetics_is_a_sentence(tmp_path, number):
+    rows, sentence = list(DAMAGED_CSVS.items())[number]
+    put(tmp_path, "v0_000001_000011.mp4", "v1_000001_000011.mp4")
+    (tmp_path / "k.csv").write_bytes(b"label,youtube_id,time_start,time_end,split\n" + rows)
+    with pytest.raises(UserError, match=sentence):
+        ClipFolderSource(str(tmp_path), annotations=str(tmp_path / "k.csv"))
+
+
+def test_the_lists_of_ucf101_may_have_blank_lines_and_must_be_text(tmp_path):
+    ucf(tmp_path, (1, 2), ("Archery",))
+    put(tmp_path, "ucfTrainTestlist/trainlist01.txt", data=b"\nArchery/v_Archery_g01_c01.avi 1\n \n")
+    put(tmp_path, "ucfTrainTestlist/testlist01.txt", data=b"Archery/v_Archery_g02_c01.avi\n\t\n")
+    assert len(ClipFolderSource(str(tmp_path))) == len(ClipFolderSource(str(tmp_path), "test")) == 1
+    put(tmp_path, "ucfTrainTestlist/trainlist01.txt", data=b"Archery/v_Archery_g09_c01.avi 1\n")
+    put(tmp_path, "ucfTrainTestlist/testlist01.txt", data=b"")
+    with pytest.raises(UserError, match="none of the 1 clips of ucfTrainTestlist, fold 1, is there"):
+        ClipFolderSource(str(tmp_path))
+    put(tmp_path, "ucfTrainTestlist/testlist01.txt", data=b"a.avi\nArchery/v_Archery_g02_c01.avi\xff\n")
+    with pytest.raises(UserError, match=r"testlist01\.txt: line 2 is not UTF-8 text"):
+        ClipFolderSource(str(tmp_path))
+
+
+def test_numbered_clips_are_no_group(tmp_path):
+    names = [f"{split}/{name}/{i:03d}.mp4" for split in ("test", "train") for name in "AB" for i in range(3)]
+    put(tmp_path, *names)
+    for split, expected in (("train", names[6:]), ("test", names[:6])):
+        source = ClipFolderSource(str(tmp_path), split)
+        assert paths(source) == [str(tmp_path / name) for name in expected] and "left out" not in source.found
+
+
+def test_no_video_is_in_two_splits(tmp_path):
+    videos = {"train": "abcde", "val": "bcf", "minival": "cd", "test": "ce"}
+    put(tmp_path, *(f"{name}_0000{i}0_0000{i}9.mp4" for i, names in enumerate(videos.values(), 1) for name in names))
+    rows = [
+        ("yoga", name, f"{i}0", f"{i}9", split) for i, (split, names) in enumerate(videos.items(), 1) for name in names
+    ]
+    kinetics(tmp_path / "k.csv", rows)
+    for split, left in {"train": "a", "val": "bf", "minival": "d", "test": "ce"}.items():
+        source = ClipFolderSource(str(tmp_path), split, annotations=str(tmp_path / "k.csv"))
+        assert [path.split("/")[-1][0] for path in paths(source)] == list(left)
+        assert (len(left) < len(videos[split])) == ("left out, whose group" in source.found)
+    kinetics(tmp_path / "k.csv", [row for row in rows if row[1] == "c"])
+    with pytest.raises(UserError, match=r"nothing is left of 'val'.*others of its group in minival, test.*group 'c'"):
+        ClipFolderSource(str(tmp_path), "val", annotations=str(tmp_path / "k.csv"))
+
+
 def test_folders_of_splits_and_classes(tmp_path):
     put(tmp_path, "train/riding_a_bike/x.mp4", "train/yoga/v1_000000_000010.webm", "train/yoga/v2_000000_000010.webm")
     put(tmp_path, "val/yoga/v1_000010_000020.webm", "train/yoga/notes.txt", "train/.hidden/z.mp4")

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from mmjax.core.errors import UserError
+from mmjax.data.mixture import Mixture
 from mmjax.data.source import BadRecord
 from mmjax.data.sources.in_memory import InMemory
 
@@ -43,3 +45,12 @@ def test_each_record_is_read_once_and_all_else_is_the_sources():
             source.read(2)
     assert inner.reads == [1, 2, 2]
     assert not hasattr(source, "mapping") and len(copy.deepcopy(source)) == 3
+
+
+def test_a_mixture_is_refused_as_its_weights_would_be_lost():
+    mixture = Mixture([Counting(), Counting()], [0.9, 0.1])
+    with pytest.raises(
+        UserError, match=r"counting \+ counting is a Mixture.*Mixture\(\[InMemory\(part\), \.\.\.\], weights\)"
+    ):
+        InMemory(mixture)
+    assert len(Mixture([InMemory(Counting()), InMemory(Counting())], [0.9, 0.1])) == 6

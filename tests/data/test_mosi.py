@@ -178,6 +178,63 @@ def test_damaged_segments_are_bad_records(tmp_path):
         MosiSource(hdf5(tmp_path / "c.hdf5", sequences(without))).read(0)
 
 
+def test_odd_arrays_are_sentences_or_bad_records(tmp_path):
+    """Well-formed files of what no one expects: refused when opened, or the record alone is bad."""
+    ragged = [[[1.0, 2.0], [3.0]], *[[[1.0]]] * 5]
+    refused = {
+        "expected names, as 'text', found the key 1": {1: 2, 2: 3},
+        "text is one int, expected an array": split(text=5),
+        "audio is one NoneType, expected an array": split(audio=None),
+        "vision is one ndarray, expected an array": split(vision=np.array(5)),
+        "id is one int, expected an array": split(id=7),
+        r"id 0 is \[\['a'\], \['b', 'c'\]\], expected a name": split(id=[[["a"], ["b", "c"]]] * 6),
+        r"id 0 is \[\], expected a name": split(id=[[]] * 6),
+    }
+    for sentence, tree in refused.items():
+        with pytest.raises(UserError, match=sentence):
+            MosiSource(pickled(tmp_path / "a.pkl", {"train": tree}), "train")
+    with pytest.raises(UserError, match="found the key 5"):
+        MosiSource(pickled(tmp_path / "a.pkl", {5: split()}), "train")
+    with pytest.raises(UserError, match="text is one Dataset, expected an array"):
+        MosiSource(hdf5(tmp_path / "a.h5", {"train": split(text=5)}), "train")
+    bad = {
+        "wrong_shape.*the rows of text differ in length": split(text=ragged),
+        "bad_score.*is no score": split(regression_labels=[10**400] * 6),
+        "broken_hdf5.*video0.*text cannot be read: KeyError": split(text=dict.fromkeys("abcdef", 1)),
+    }
+    for sentence, tree in bad.items():
+        source = MosiSource(pickled(tmp_path / "a.pkl", {"train": {"id": tree.pop("id")} | tree}), "train")
+        with pytest.raises(BadRecord, match=sentence):
+            source.read(0)
+    segments = {"u[0]": {"intervals": 1}, "v[0]": np.zeros((6, 2))}
+    path = pickled(tmp_path / "a.pkl", dict.fromkeys(("glove", "covarep", "facet", "opinion"), segments))
+    for index, sentence in enumerate(
+        (r"u\[0\]: score cannot be read: KeyError", r"v\[0\]: score cannot be read: Index")
+    ):
+        with pytest.raises(BadRecord, match=rf"broken_hdf5.*{sentence}"):
+            MosiSource(path).read(index)
+
+
+@pytest.mark.parametrize("layout", ["arrays", "sequences"])
+def test_random_damage_of_hdf5_is_a_sentence_or_harmless(tmp_path, layout):
+    tree = {"train": split()} if layout == "arrays" else sequences()
+    path, name = tmp_path / "a.h5", "train" if layout == "arrays" else None
+    hdf5(path, tree)
+    data, rng, found = path.read_bytes(), np.random.default_rng(0), []
+    for number in range(200):
+        changed = bytearray(data)
+        start, size = rng.integers(len(data)), (1, 30)[number % 2]
+        changed[start : start + size] = rng.bytes(len(changed[start : start + size]))
+        (tmp_path / f"{number}.h5").write_bytes(changed[: rng.integers(len(data))] if number % 10 == 0 else changed)
+        try:
+            source = MosiSource(str(tmp_path / f"{number}.h5"), name)
+            for i in range(len(source)):
+                source.read(i)
+        except (UserError, BadRecord) as error:
+            found.append(str(error))
+    assert 20 < len(found) < 200 and any("is damaged, or no file of aligned features" in error for error in found)
+
+
 def test_batches(mmsa):
     transforms = {
         name: SeriesTransform(name, LENGTH, tuple(f"{name}{i}" for i in range(size))) for name, size in SIZES.items()
@@ -253,6 +310,38 @@ def test_other_objects_are_refused(tmp_path):
         (tmp_path / "a.pkl").write_bytes(data)
         with pytest.raises(UserError, match=sentence):
             read_plain_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(("shape", "values"), [(50, []), (3, [1, 2]), (1, [1, 2]), (10**8, [1]), (0, [1]), (2**62, [])])
+def test_an_array_of_objects_has_as_many_as_its_shape_says(tmp_path, shape, values):
+    """numpy itself reads past the end of the list."""
+
+    class Crafted:
+        def __reduce__(self):
+            build = np.array([], object).__reduce__()[0]
+            return build, (np.ndarray, (0,), b"b"), (1, (shape,), np.dtype(object), False, values)
+
+    with pytest.raises(UserError, match="it holds an array of the shape"):
+        read_plain_pickle(pickled(tmp_path / "a.pkl", Crafted(), 2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "data"), [((10**12,), "S0", b""), ((0, 2**62, 2**62), "i1", b""), ((3,), "i4", b"12345678")]
+)
+def test_an_array_of_bytes_has_as_many_as_its_shape_says(tmp_path, shape, kind, data):
+    class Crafted:
+        def __reduce__(self):
+            build = np.array([], object).__reduce__()[0]
+            return build, (np.ndarray, (0,), b"b"), (1, shape, np.dtype(kind), False, data)
+
+    with pytest.raises(UserError, match="it holds an array of the shape"):
+        read_plain_pickle(pickled(tmp_path / "a.pkl", Crafted(), 2))
+
+
+def test_arrays_of_objects_are_read_in_every_shape(tmp_path):
+    for array in (np.array([["a", 1], [None, 2.5]], object), np.zeros((0, 3), object), np.array(7, object)):
+        found = read_plain_pickle(pickled(tmp_path / "a.pkl", array))
+        assert found.shape == array.shape and found.tolist() == array.tolist()
 
 
 def test_damaged_pickles_are_sentences(tmp_path):

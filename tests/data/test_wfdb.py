@@ -83,6 +83,98 @@ def test_the_label_is_the_rhythm_that_lasts_longest(tmp_path):
         source.read(0)
 
 
+def test_several_samples_a_frame_and_skew_have_the_checksum_of_what_was_written(tmp_path):
+    rng = np.random.default_rng(0)
+    written = [rng.integers(-1000, 1000, 100), rng.integers(-1000, 1000, 400)]
+    wfdb.wrsamp(
+        "a",
+        fs=100,
+        units=["mV", "mV"],
+        sig_name=["I", "II"],
+        e_d_signal=written,
+        samps_per_frame=[1, 4],
+        fmt=["16", "16"],
+        adc_gain=[200.0, 200.0],
+        baseline=[0, 0],
+        write_dir=str(tmp_path),
+    )
+    source = WfdbSource(str(tmp_path))
+    signals = source.read(0)["ecg"]
+    np.testing.assert_allclose(signals[:, 0], written[0] / 200, atol=1e-6)
+    np.testing.assert_allclose(signals[:, 1], written[1].reshape(100, 4).mean(axis=1) / 200, atol=0.004)
+    data = bytearray((tmp_path / "a.dat").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "a.dat").write_bytes(bytes(data))
+    with pytest.raises(BadRecord, match="wrong_checksum"):
+        source.read(0)
+    write(tmp_path / "skewed")
+    plain = WfdbSource(str(tmp_path / "skewed")).read(0)["ecg"]
+    header = tmp_path / "skewed/a.hea"
+    header.write_text(header.read_text().replace("a.dat 16 ", "a.dat 16:5 ", 1))
+    skewed = WfdbSource(str(tmp_path / "skewed")).read(0)["ecg"]
+    np.testing.assert_array_equal(skewed[:-5, 0], plain[5:, 0])
+    assert np.isnan(skewed[-5:, 0]).all()
+
+
+def test_segments_are_read_within_their_record_alone(tmp_path):
+    for name in ("x", "y", "alone"):
+        write(tmp_path / "b", name)
+    (tmp_path / "b/whole.hea").write_text("# one\n\nwhole/2 2 250 800\nx 400\ny 400\n")
+    (tmp_path / "b/empty.hea").write_text("")
+    source = WfdbSource(str(tmp_path))
+    labels = [source.label(i) for i in range(len(source))]
+    assert labels == [str(tmp_path / "b" / name) for name in ("alone", "empty", "whole")]
+    np.testing.assert_allclose(source.read(2)["ecg"], np.concatenate([SIGNAL, SIGNAL]), atol=2e-4)
+
+
+def test_segments_keep_their_own_units(tmp_path):
+    small, large = SIGNAL[:, :1], 50 * SIGNAL[:, :1]
+    for name, signal in (("x", small), ("y", large)):
+        wfdb.wrsamp(name, fs=100, units=["mV"], sig_name=["I"], p_signal=signal, fmt=["16"], write_dir=str(tmp_path))
+    (tmp_path / "layout.hea").write_text("layout 1 100 0\n~ 0 200 16 0 0 0 0 I\n")
+    (tmp_path / "fixed.hea").write_text("fixed/2 1 100 800\nx 400\ny 400\n")
+    (tmp_path / "varied.hea").write_text("varied/4 1 100 900\nlayout 0\nx 400\n~ 100\ny 400\n")
+    source = WfdbSource(str(tmp_path))
+    fixed, varied = (source.read(i)["ecg"] for i in range(2))
+    np.testing.assert_allclose(fixed, np.concatenate([small, large]), atol=1e-2)
+    np.testing.assert_allclose(varied, np.concatenate([small, np.full((100, 1), np.nan), large]), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "a 2 250 {}\na.dat 16 200 16 0 0 0 0 I\na.dat 16 200 16 0 0 0 0 V1\n",
+        "a 2 250 {}\n~ 0 200 16 0 0 0 0 I\n~ 0 200 16 0 0 0 0 V1\n",
+        "a 1 250 400\na.dat 16x{} 200 16 0 0 0 0 I\n",
+        "a 1 250 400\na.dat 16:{} 200 16 0 0 0 0 I\n",
+        "a {} 250\na.dat 16 200 16 0 0 0 0 I\n",
+        "a/2 2 250 {}\nb 400\n~ {}\n",
+        "a/{} 2 250 400\nb 400\n",
+    ],
+)
+@pytest.mark.parametrize("count", [10**8, 10**12])
+def test_a_header_that_claims_more_than_its_files_hold_costs_no_memory(tmp_path, monkeypatch, header, count):
+    write(tmp_path)
+    write(tmp_path, "b")
+    (tmp_path / "a.hea").write_text(header.replace("{}", str(count)))
+    (tmp_path / "RECORDS").write_text("a\n")
+    monkeypatch.setattr(wfdb, "rdrecord", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(
+        BadRecord, match=r"broken_wfdb.*its header claims [\d,]+ samples, but its signals are [\d,]+ bytes"
+    ):
+        WfdbSource(str(tmp_path)).read(0)
+
+
+def test_a_record_that_memory_does_not_hold_is_a_bad_record(tmp_path, monkeypatch):
+    def too_much(*_, **__):
+        raise MemoryError
+
+    write(tmp_path)
+    monkeypatch.setattr(wfdb, "rdrecord", too_much)
+    with pytest.raises(BadRecord, match=r"broken_wfdb.*MemoryError"):
+        WfdbSource(str(tmp_path)).read(0)
+
+
 @pytest.mark.parametrize(
     ("kind", "ending", "damage"),
     [

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from mmjax.core.errors import UserError, listed, nearest
@@ -20,7 +21,11 @@ SUFFIXES = (".avi", ".mp4", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".
 SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 """What data sets call their splits."""
 
+KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
+"""What a line of Kinetics' CSV must have."""
+
 _UCF = re.compile(r"v_(?P<name>\w+)_g(?P<group>\d+)_c\d+$")
+_KINETICS = re.compile(r"(?P<id>.+)_\d{6}_\d{6}$")
 _log = logging.getLogger(__name__)
 
 
@@ -45,8 +50,9 @@ class ClipFolderSource:
       the folder, are ID_000010_000020.mp4. Without a CSV, one folder a split (train, val, test) with one a class.
     - one folder a class, without splits: split is 'all'.
 
-    No group is in two splits: clips of a group (UCF101) or a video (Kinetics) of which others are in a held-out split
-    are left out of 'train'. What is listed and not there is left out too; `found` counts both.
+    No group is in two splits: clips of a group (UCF101) or a video (Kinetics, or ID_000010_000020 in a folder a split)
+    of which others are in a later split are left out, in the order train, val, others by name, test. What is listed and
+    not there is left out too; `found` counts both.
 
     Columns: 'video' encoded bytes; 'label' [the class]; 'caption' [the class in words].
 
@@ -58,7 +64,8 @@ class ClipFolderSource:
       classes: (once made) {'label': names of the classes, sorted}, of all splits.
 
     Raises:
-      UserError: the folder, the CSV, its columns, the split or all of the clips do not exist.
+      UserError: the folder, the CSV, its columns, the split or all of the clips do not exist, a list is damaged, or
+        nothing is left of the split.
     """
 
     how: ClassVar[str] = (
@@ -128,29 +135,38 @@ def _stem(path: str) -> str:
 
 
 def _split(listing: list[Entry], split: str, where: str) -> tuple[list[Entry], int]:
-    """Returns (the clips of a split, how many of 'train' are left out because their group is held out)."""
+    """Returns (the clips of a split, how many are left out because their group is in a later one, held out)."""
     splits = sorted({entry.split for entry in listing})
     if split == "all":
         return listing, 0
     if split not in splits:
         raise UserError(f"{where} has no split {split!r}: it has {listed([*splits, 'all'])}.{nearest(split, splits)}")
     chosen = [entry for entry in listing if entry.split == split]
-    if split != "train":
-        return chosen, 0
-    held_out = {entry.group for entry in listing if entry.split not in ("train", "all")}
+    later = [name for name in splits if name != "all" and _order(name) > _order(split)]
+    held_out = {entry.group for entry in listing if entry.split in later}
     kept = [entry for entry in chosen if entry.group not in held_out]
+    if not kept:
+        raise UserError(
+            f"{where}: nothing is left of {split!r}, as each of its {len(chosen)} clips has others of its group in "
+            f"{listed(later)}; the first is {chosen[0].path}, of the group {chosen[0].group!r}."
+        )
     return kept, len(chosen) - len(kept)
 
 
+def _order(split: str) -> tuple[int, str]:
+    return {"train": 0, "val": 1, "test": 3}.get(split, 2), split
+
+
 def _folders(there: list[str]) -> list[Entry]:
-    """Returns SPLIT/CLASS/clip or CLASS/clip; clips of one video (ID_000010_000020) are a group."""
+    """Returns SPLIT/CLASS/clip or CLASS/clip; clips of a video (ID_000010_000020) are a group, any other is one."""
     entries = []
     for path in there:
         *folders, _ = path.split("/")
         if not folders:
             raise UserError(f"{path} is in no folder of a class. {ClipFolderSource.how}")
         split = SPLITS.get(folders[0].lower(), "all") if len(folders) > 1 else "all"
-        entries.append(Entry(path, folders[-1], split, re.sub(r"_\d{6}_\d{6}$", "", _stem(path))))
+        part = _KINETICS.match(_stem(path))
+        entries.append(Entry(path, folders[-1], split, part["id"] if part else path))
     return entries
 
 
@@ -167,6 +183,8 @@ def _ucf(root: str, there: list[str], fold: int) -> tuple[list[Entry], list[str]
     for name, split in lists:
         if name in found and (match := _UCF.match(name)):
             entries.append(Entry(found[name], match["name"], split, f"{match['name']}_g{match['group']}"))
+    if not entries:
+        raise UserError(f"{root}: none of the {len(lists)} clips of ucfTrainTestlist, fold {fold}, is there.")
     return entries, [name for name, _ in lists if name not in found]
 
 
@@ -175,31 +193,29 @@ def _ucf_lists(root: str, fold: int) -> list[tuple[str, str]] | None:
     for folder in ("ucfTrainTestlist", "../ucfTrainTestlist"):
         paths = {split: files.join(root, f"{folder}/{split}list{fold:02d}.txt") for split in ("train", "test")}
         if all(files.is_file(path) for path in paths.values()):
-            texts = {split: files.read(path, "missing_list").decode() for split, path in paths.items()}
-            lines = [(line.split()[0], split) for split, text in texts.items() for line in text.splitlines() if line]
-            return [(_stem(path), split) for path, split in lines]
+            texts = {split: _text(path) for split, path in paths.items()}
+            lines = [(line.split(), split) for split, text in texts.items() for line in text.splitlines()]
+            return [(_stem(line[0]), split) for line, split in lines if line]
     return None
+
+
+def _text(path: str) -> str:
+    data = files.read(path, "missing_list")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + data.count(b"\n", 0, error.start)
+        raise UserError(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8.") from None
 
 
 def _kinetics(annotations: str, there: list[str]) -> tuple[list[Entry], list[str]]:
     """Returns the clips of a Kinetics CSV that are there, and the names of those that are not."""
     try:
-        text = files.read(annotations, "missing_csv").decode("utf-8-sig")
+        text = _text(annotations)
     except BadRecord:
         raise UserError(f"The CSV {annotations!r} does not exist.{files.siblings(annotations)}") from None
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    needed = ("label", "youtube_id", "time_start", "time_end", "split")
-    lacking = [name for name in needed if name not in (rows.fieldnames or ())]
-    if lacking:
-        raise UserError(
-            f"{annotations}: the columns {listed(lacking)} are missing; it has {listed(rows.fieldnames or ())}."
-        )
     found, entries, missing = {_stem(path): path for path in there}, [], []
-    for row in rows:
-        try:
-            clip = f"{row['youtube_id']}_{int(float(row['time_start'])):06d}_{int(float(row['time_end'])):06d}"
-        except (TypeError, ValueError):
-            raise UserError(f"{annotations}: line {rows.line_num} has no times in seconds: {row}.") from None
+    for clip, row in _kinetics_rows(annotations, text):
         split = SPLITS.get(row["split"].strip().lower(), row["split"])
         if clip in found:
             entries.append(Entry(found[clip], row["label"].strip(), split, row["youtube_id"]))
@@ -208,3 +224,29 @@ def _kinetics(annotations: str, there: list[str]) -> tuple[list[Entry], list[str
     if not entries:
         raise UserError(f"{annotations}: none of its {len(missing)} clips is there; the first is {missing[:1]}.")
     return entries, missing
+
+
+def _kinetics_rows(path: str, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields (name of the clip, row) of a Kinetics CSV.
+
+    Raises:
+      UserError: a column is missing, or a line is damaged.
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        lacking = [name for name in KINETICS_COLUMNS if name not in (rows.fieldnames or ())]
+        if lacking:
+            raise UserError(
+                f"{path}: the columns {listed(lacking)} are missing; it has {listed(rows.fieldnames or ())}."
+            )
+        for row in rows:
+            cut = [name for name in KINETICS_COLUMNS if row[name] is None]
+            if cut:
+                raise UserError(f"{path}: line {rows.line_num} is cut short: it has no {listed(cut)}.")
+            try:
+                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+            except (ValueError, OverflowError):
+                raise UserError(f"{path}: line {rows.line_num} has no times in seconds: {row}.") from None
+            yield f"{row['youtube_id']}_{start:06d}_{end:06d}", row
+    except csv.Error as error:
+        raise UserError(f"{path}: line {rows.reader.line_num} is no line of a CSV: {error}.") from None

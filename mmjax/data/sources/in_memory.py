@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from mmjax.core.errors import UserError
+from mmjax.data.mixture import Mixture
 from mmjax.data.source import Record, Source
 
 
@@ -16,12 +18,20 @@ class InMemory:
     each time. All else (columns, classes, groups, labels) is the other source's.
 
     Attributes:
-      source: whose records they are.
+      source: whose records they are; no Mixture, whose weights and parts would be lost: its parts are kept instead.
+
+    Raises:
+      UserError: the source is a Mixture.
     """
 
     source: Source
 
     def __post_init__(self):
+        if isinstance(self.source, Mixture):
+            raise UserError(
+                f"InMemory: {self.source.name} is a Mixture, which would be drawn from without its weights; keep its "
+                "parts in memory instead: Mixture([InMemory(part), ...], weights)."
+            )
         self._records: dict[int, Record] = {}
 
     def __len__(self) -> int:

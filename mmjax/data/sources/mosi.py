@@ -92,7 +92,7 @@ class MosiSource:
 
         Raises:
           BadRecord: 'bad_score' for one that is not in [-3, 3]; 'wrong_shape'; 'empty_segment' where all is padding;
-            'broken_hdf5' for what HDF5 cannot read.
+            'broken_hdf5' for what cannot be read, or is not there.
         """
         place, where = self._kept[index], self.label(index)
         score = _score(self._segments.read(place, "score"), where)
@@ -136,7 +136,7 @@ def _score(value: Any, where: str) -> float:
     """Returns the sentiment, the first of several labels (the others are emotions)."""
     try:
         score = float(np.asarray(value, np.float64).reshape(-1)[0])
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         raise BadRecord("bad_score", f"{where}: {str(value)[:60]!r} is no score.") from None
     if not -3 <= score <= 3:
         raise BadRecord("bad_score", f"{where}: a score of {score:g} is not in [-3, 3].")
@@ -145,7 +145,10 @@ def _score(value: Any, where: str) -> float:
 
 def _clean(value: Any, name: str, where: str) -> np.ndarray:
     """Returns [T, D] float32, NaN for what is not finite."""
-    found = np.asarray(value)
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise BadRecord("wrong_shape", f"{where}: the rows of {name} differ in length, expected [T, D].") from None
     if found.ndim != 2 or found.dtype.kind not in "fiu":
         raise BadRecord(
             "wrong_shape", f"{where}: {name} is {found.dtype} {list(found.shape)}, expected numbers [T, D]."

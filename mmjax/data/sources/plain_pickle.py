@@ -7,6 +7,7 @@ features are arrays in dicts.
 
 from __future__ import annotations
 
+import math
 import os
 import pickletools
 import re
@@ -22,6 +23,8 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = re.compile(r"(SHORT_)?(BIN)?(UNICODE|BYTES|STRING)8?|BYTEARRAY8|(BIN)?INT[12]?|LONG[14]?|(BIN)?FLOAT")
 _DTYPE = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d+|O8?|\|O")
 _NUMPY = re.compile(r"numpy\._?core\.")
+_MOST = 2**48
+"""What the sizes of an array, apart from zeros, may multiply to: more than any file holds."""
 
 
 class _Refused(Exception):
@@ -55,11 +58,15 @@ def _fill(array: np.ndarray, state: Sequence[Any]) -> None:
     data = data.encode("latin-1") if isinstance(data, str) else data  # written by Python 2
     if not isinstance(data, list if dtype.hasobject else bytes):
         raise _Refused("it holds an array without its values")
+    count = math.prod(shape)
+    if count > len(data) or len(data) != count * (1 if dtype.hasobject else dtype.itemsize):  # numpy trusts a list
+        raise _Refused(f"it holds an array of the shape {shape} with {len(data)} values or bytes")
     array.__setstate__((1, shape, dtype, bool(fortran), data))
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+    sizes = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+    if not sizes or math.prod(size for size in shape if size) > _MOST:
         raise _Refused(f"it holds an array of the shape {shape!r}")
     return shape
 
