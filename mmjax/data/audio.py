@@ -104,8 +104,6 @@ class AudioTransform:
                 f"the column {self.column!r} holds arrays: set AudioTransform.source_rate, their rate in Hz."
             )
         samples = mono(waveform)
-        if not len(samples):
-            raise BadRecord("no_samples", "the recording has no samples.")
         start, stop = window(len(samples), self.source_rate)
         return samples[start:stop]
 

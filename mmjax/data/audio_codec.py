@@ -99,17 +99,20 @@ def mono(waveform: np.ndarray) -> np.ndarray:
       waveform: float; uint8 around 128; or int16, or a wider integer that holds 16-bit samples, as TFDS gives.
 
     Raises:
-      BadRecord: 'unsupported_audio' for another shape or dtype, 'corrupt_audio' for samples out of range.
+      BadRecord: 'unsupported_audio' for another shape or dtype, 'no_samples' for none or no channels, 'corrupt_audio'
+        for samples out of range.
     """
     if waveform.ndim not in (1, 2) or waveform.dtype.kind not in "fiu":
         raise BadRecord("unsupported_audio", f"expected samples [N] or [N, channels], found {waveform.dtype} "
                         f"{list(waveform.shape)}.")  # fmt: skip
+    if waveform.size == 0:
+        raise BadRecord("no_samples", f"a waveform {list(waveform.shape)} has no samples.")
     x = waveform.astype(np.float32)
     if waveform.dtype == np.uint8:
         x = (x - 128) / 128
     elif waveform.dtype.kind in "iu":
         x = x / 2**15
-        if waveform.size and np.abs(x).max() > 1:
+        if np.abs(x).max() > 1:
             raise BadRecord("corrupt_audio", f"{waveform.dtype} samples beyond 16 bits.")
     check_samples(x)
     return x if x.ndim == 1 else x.mean(axis=1)

@@ -1,4 +1,4 @@
-"""A clip as frames by number: pixels in memory, separate pictures, or an animation that Pillow reads."""
+"""A clip as frames by number: pixels in memory, or separate pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
 
 from mmjax.core.errors import UserError
-from mmjax.data.codec import check_size, decode, pil_to_rgb
-from mmjax.data.image_header import PIL_ERRORS, read_header
+from mmjax.data.codec import check_size, decode
+from mmjax.data.image_header import Header, read_header
 from mmjax.data.source import BadRecord
 
 MAX_FRAMES = 2**21
@@ -39,9 +38,10 @@ class Clip(Protocol):
 class ArrayClip:
     """Pixels in memory, uint8 [T, H, W, 3]."""
 
-    def __init__(self, pixels: np.ndarray):
+    def __init__(self, pixels: np.ndarray, max_pixels: int):
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise UserError(f"a video must be uint8 [T, H, W, 3], not {pixels.dtype} {list(pixels.shape)}.")
+        check_size(Header("other", *pixels.shape[1:3], False), max_pixels)
         self._pixels = pixels
 
     def __len__(self) -> int:
@@ -85,11 +85,8 @@ class PictureClip:
 
     def _decoded(self, picture: bytes | str) -> np.ndarray:
         if isinstance(picture, str):
-            try:
-                with open(picture, "rb") as file:
-                    picture = file.read()
-            except FileNotFoundError:
-                raise BadRecord("missing_video", f"{picture} does not exist.") from None
+            with opened(picture) as file:
+                picture = file.read()
         header = read_header(picture)
         check_size(header, self._max_pixels)
         return decode(picture, header)
@@ -104,51 +101,16 @@ def by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-class Animation:
-    """GIF, animated WebP, APNG and AVIF through Pillow."""
+def opened(path: str) -> BinaryIO:
+    """Returns a file, open for reading.
 
-    def __init__(self, file: BinaryIO, max_pixels: int):
-        file.seek(0)
-        self._data = file.read()
-        header = read_header(self._data)  # a PNG's checksums too
-        check_size(header, max_pixels)
-        with _pillow_errors(), self._opened() as image:
-            self._skip = 1 if image.info.get("default_image") else 0  # an APNG's picture for those that cannot play it
-            self._length = getattr(image, "n_frames", 1) - self._skip
-        if self._length > MAX_FRAMES:
-            raise BadRecord("absurd_duration", f"an animation of {self._length} frames.")
+    Raises:
+      BadRecord: 'missing_video' where there is none, or no file can have this path.
+      OSError: the storage fails.
+    """
+    from mmjax.data.sources import files  # TensorFlow comes with the sources
 
-    def _opened(self) -> Image.Image:
-        return Image.open(io.BytesIO(self._data))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def times(self) -> np.ndarray:
-        """Returns [N] float64 seconds by the durations of the frames before; all 0.1 s where none has one."""
-        durations = []
-        with _pillow_errors(), self._opened() as image:
-            for number in range(self._length):
-                image.seek(number + self._skip)
-                image.load()
-                durations.append(float(image.info.get("duration", 0)) / 1000)
-        durations = durations if any(durations) else [0.1] * self._length
-        return np.cumsum([0.0, *durations[:-1]])
-
-    def frames(self, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yields the frames; Pillow decodes those between them too, as each is drawn over the last."""
-        with _pillow_errors(), self._opened() as image:
-            for number in numbers:
-                image.seek(number + self._skip)
-                yield pil_to_rgb(image)
-
-
-class _pillow_errors:
-    """Turns what Pillow raises for a damaged file into a BadRecord."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, PIL_ERRORS):
-            kind = "truncated_video" if isinstance(error, EOFError) or "truncated" in str(error) else "corrupt_video"
-            raise BadRecord(kind, f"{type(error).__name__}: {error}.") from None
+    try:
+        return files.opened(path)
+    except (OSError, ValueError, UserError):
+        return io.BytesIO(files.read(path, "missing_video"))  # which says what is wrong with the path

@@ -7,7 +7,7 @@ decoding may begin. Then only what is needed is decoded, from the last key frame
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from mmjax.core.optional import optional
 from mmjax.data.clip import MAX_FRAMES
 from mmjax.data.codec import MAX_PIXELS, check_size
 from mmjax.data.image_header import Header
+from mmjax.data.matroska import stated_seconds
 from mmjax.data.source import BadRecord
 
 MAX_SECONDS = 6 * 3600.0
@@ -42,23 +43,31 @@ class Film:
     """The frames of an encoded video, in the order in which they are shown.
 
     Args:
-      file: open for reading.
+      open_file: returns the file, open for reading; called again whenever frames are asked for, so none stays open.
       name: of its format, as FFmpeg calls it.
       max_pixels: a larger frame is refused.
       max_seconds: a longer film is refused.
 
     Raises:
-      BadRecord: 'unsupported_video', 'corrupt_video', 'no_frames', 'absurd_dimensions' or 'absurd_duration'.
+      BadRecord: 'unsupported_video', 'truncated_video', 'corrupt_video', 'no_frames', 'absurd_dimensions' or
+        'absurd_duration'.
     """
 
-    def __init__(self, file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS):
-        self._av, self._file, self._name, self._max_pixels = _pyav(), file, name, max_pixels
+    def __init__(
+        self,
+        open_file: Callable[[], BinaryIO],
+        name: str,
+        max_pixels: int = MAX_PIXELS,
+        max_seconds: float = MAX_SECONDS,
+    ):
+        self._av, self._open_file, self._name, self._max_pixels = _pyav(), open_file, name, max_pixels
         with self._opened() as (container, stream):
             context = stream.codec_context
             self._size = (context.height, context.width)
             check_size(Header("other", *self._size, False), max_pixels)
             packets = _listed(container, stream)
             rate, base = float(stream.average_rate or 0) or 25.0, float(stream.time_base or 0)
+            stated = self._stated(container)
         untimed = name in _UNTIMED or base == 0 or any(pts is None for pts, _ in packets)
         self._pts = np.arange(len(packets)) if untimed else np.sort(np.array([pts for pts, _ in packets], np.int64))
         self._keys = np.searchsorted(self._pts, sorted(pts for pts, is_key in packets if is_key and not untimed))
@@ -67,6 +76,7 @@ class Film:
             raise BadRecord("no_frames", f"a {name} file whose video has no packets.")
         if self.times()[-1] > max_seconds:
             raise BadRecord("absurd_duration", f"{self.times()[-1]:g} seconds; max_seconds is {max_seconds:g}.")
+        self._check_end(stated)
 
     def __len__(self) -> int:
         return len(self._pts)
@@ -98,6 +108,27 @@ class Film:
                     )
                 yield self._pixels((last or ahead)[1])
 
+    def _stated(self, container: Any) -> float:
+        """Returns the seconds that a film lasts by its header, 0 where it has none: FFmpeg then guesses them."""
+        if self._name == "matroska":
+            with self._open_file() as file:
+                return stated_seconds(file)
+        return (container.duration or 0) / 1e6 if self._name == "flv" else 0.0
+
+    def _check_end(self, stated: float) -> None:
+        """Raises BadRecord 'truncated_video' where a file states a duration that is well beyond its last packet."""
+        times, slack = self._pts * self._base, max(1.0, stated / 10)  # a start before or after 0 may be counted or not
+        if len(times) < 2 or stated <= times[-1] - min(times[0], 0) + np.diff(times).max() + slack:
+            return
+        if stated > (end := self._end()) + slack:
+            raise BadRecord("truncated_video", f"a {self._name} file of {stated:g} seconds that ends after {end:g}.")
+
+    def _end(self) -> float:
+        """Returns the seconds at which the last packet of any stream ends: sound may go on after the pictures."""
+        with self._opened() as (container, _):
+            packets = (packet for packet in container.demux() if packet.pts is not None)
+            return max(float((packet.pts + (packet.duration or 0)) * packet.time_base) for packet in packets)
+
     def _key_before(self, number: int) -> int:
         """Returns the number of the last key frame up to a frame, -1 where there is none."""
         place = int(np.searchsorted(self._keys, number, "right")) - 1
@@ -125,8 +156,11 @@ class Film:
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """Opens the container and its video stream; what FFmpeg raises becomes a BadRecord."""
         try:
-            self._file.seek(0)
-            with self._av.open(self._file, format=self._name, metadata_errors="replace") as container:
+            options = {"max_pixels": str(self._max_pixels)}  # a frame is decoded while FFmpeg looks at the streams
+            with (
+                self._open_file() as file,
+                self._av.open(file, format=self._name, metadata_errors="replace", options=options) as container,
+            ):
                 yield container, self._stream(container)
         except (self._av.error.FFmpegError, *_DAMAGE) as error:
             raise BadRecord("corrupt_video", f"a {self._name} file: {type(error).__name__}: {error}.") from None

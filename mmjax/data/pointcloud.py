@@ -20,7 +20,7 @@ class PointCloudTransform:
 
     Of more points, training takes a random subset and evaluation every n-th. A point whose coordinates are not finite
     or lie beyond max_range is dropped; another feature that is not finite becomes NaN, not measured. In training, in
-    this order: point dropout, subset, rotation, scale, jitter, of x, y and z alone.
+    this order: subset, point dropout, rotation, scale, jitter, of x, y and z alone.
 
     Attributes:
       column: of the record, floats [N, features].
@@ -29,7 +29,8 @@ class PointCloudTransform:
       rotation: greatest angle about the z axis of the coordinates (the sensor's, in a sweep), in degrees either way.
       scale: least and greatest factor of all coordinates.
       jitter: standard deviation of the noise on each coordinate in metres; the noise ends at three of them.
-      dropout: greatest share of points that are dropped; each example draws its own share below it. One point stays.
+      dropout: greatest share that is dropped, of the at most num_points points of the subset; each example draws its
+        own share below it. One point stays.
       max_points: a record with more is a bad one.
       max_range: greatest absolute coordinate in metres.
 
@@ -69,8 +70,8 @@ class PointCloudTransform:
         points = self._usable(get_column(record, self.column))  # [N, F]
         if rng is None:
             return points[_strided(len(points), self.num_points)]
-        kept = max(1, round(len(points) * (1 - rng.uniform(0, self.dropout))))
-        points = points[rng.choice(len(points), min(kept, self.num_points), replace=False)]
+        kept = max(1, round(min(len(points), self.num_points) * (1 - rng.uniform(0, self.dropout))))
+        points = points[rng.choice(len(points), kept, replace=False)]
         points[:, :3] = self._moved(points[:, :3], rng)
         return points
 

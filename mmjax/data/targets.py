@@ -18,6 +18,8 @@ from mmjax.data.transform import ArraySpec
 NO_LABEL = -1
 """The class of a row without one: padding, or a part of a mixture that has no labels."""
 
+_MOST = np.iinfo(np.int32).max
+
 
 class Target(Protocol):
     """Turns one column of a record into a row of `Batch.targets`; a dataclass whose fields are its settings."""
@@ -43,7 +45,7 @@ class LabelTarget:
     """The class of a record as a number.
 
     Attributes:
-      column: of the record: a class's name or number, or a list of one.
+      column: of the record: a class's name, or its number unless numbers are among the names; or a list of one.
       classes: the name of each class, in order; None where the column holds numbers from 0.
     """
 
@@ -55,6 +57,8 @@ class LabelTarget:
         if isinstance(self.classes, str) or (names is not None and len(set(names)) < max(1, len(names))):
             raise UserError(f"LabelTarget: classes must be a list of names, each once, not {self.classes!r}.")
         object.__setattr__(self, "_numbers", {name: number for number, name in enumerate(names or ())})
+        numbered = any(name.isdecimal() for name in names or ())  # then '0' may be the name of no class, not class 0
+        object.__setattr__(self, "_most", _MOST if names is None else -1 if numbered else len(names) - 1)
 
     def out_spec(self) -> ArraySpec:
         """Returns the spec of [] int32."""
@@ -69,7 +73,7 @@ class LabelTarget:
         label = label_of(record, self.column)
         if label in self._numbers:  # a name, though it may look like a number
             return self._numbers[label]
-        if label.isdecimal() and (self.classes is None or int(label) < len(self.classes)):
+        if label.isdecimal() and len(label) <= len(str(_MOST)) and int(label) <= self._most:
             return int(label)
         valid = "a number" if self.classes is None else f"one of the {len(self.classes)} classes"
         raise BadRecord("unknown_label", f"{self.column} {label!r} is not {valid}.{nearest(label, self._numbers)}")
@@ -138,7 +142,10 @@ def label_of(record: Record, column: str) -> str:
       BadRecord: 'unknown_label' where there is none, or several.
     """
     value = record.get(column)
-    values = [] if value is None else np.asarray(value).reshape(-1).tolist()
+    try:
+        values = [] if value is None else np.asarray(value).reshape(-1).tolist()
+    except ValueError:  # lists of different lengths
+        raise BadRecord("unknown_label", f"the column {column!r} has {str(value)[:60]!r}; it needs one.") from None
     label = values[0] if len(values) == 1 and values[0] is not None else ""
     label = (label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)).strip()
     if not label:

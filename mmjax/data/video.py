@@ -35,7 +35,7 @@ class VideoTransform:
       frame_rate: of 'clip', frames a second instead of stride; where a clip has no times (pictures, pixels), stride.
       scale, ratio, flip, interpolation, antialias, fit: as in data.image.ImageTransform.
       max_pixels: a frame with more makes a bad record.
-      max_seconds: a longer film is a bad record.
+      max_seconds: a longer film or animation is a bad record.
       mean, std: of red, green and blue in [0, 1]; only recorded, the encoder normalises on the device.
     """
 

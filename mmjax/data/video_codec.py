@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmjax.core.errors import UserError
-from mmjax.data.clip import Animation, ArrayClip, Clip, PictureClip
+from mmjax.data.animation import Animation
+from mmjax.data.clip import ArrayClip, Clip, PictureClip, opened
 from mmjax.data.codec import MAX_PIXELS
 from mmjax.data.film import MAX_SECONDS, Film
 from mmjax.data.source import BadRecord
@@ -31,7 +33,7 @@ def open_clip(value: Any, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX
       UserError: the value is none of these.
     """
     if isinstance(value, np.ndarray) and value.dtype == np.uint8:
-        clip = ArrayClip(value)
+        clip = ArrayClip(value, max_pixels)
     elif isinstance(value, str) and os.path.isdir(value):
         clip = PictureClip.from_folder(value, max_pixels)
     elif isinstance(value, bytes | str):
@@ -49,10 +51,10 @@ def open_clip(value: Any, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX
 
 def _encoded(value: bytes | str, max_pixels: int, max_seconds: float) -> Clip:
     """Returns the frames of an encoded video."""
-    try:
-        file = io.BytesIO(value) if isinstance(value, bytes) else open(value, "rb")  # noqa: SIM115 (Film keeps it)
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadRecord("missing_video", f"{value} does not exist.") from None
-    name = sniff(file)
-    check_whole(file, name)
-    return Animation(file, max_pixels) if name in ANIMATIONS else Film(file, name, max_pixels, max_seconds)
+    open_file = functools.partial(io.BytesIO if isinstance(value, bytes) else opened, value)
+    with open_file() as file:
+        name = sniff(file)
+        check_whole(file, name)
+        if name in ANIMATIONS:
+            return Animation(file, max_pixels, max_seconds)
+    return Film(open_file, name, max_pixels, max_seconds)

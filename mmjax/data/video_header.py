@@ -8,6 +8,7 @@ import struct
 from typing import BinaryIO
 
 from mmjax.data.image_header import PNG_SIGNATURE
+from mmjax.data.matroska import segment_end
 from mmjax.data.source import BadRecord
 
 _MAGIC: tuple[tuple[str, str], ...] = (
@@ -53,11 +54,11 @@ def sniff(file: BinaryIO) -> str:
 def check_whole(file: BinaryIO, name: str) -> None:
     """Raises BadRecord 'truncated_video' where the lengths that a file states reach past its end.
 
-    MP4, Matroska and WebM, AVI, WebP, GIF and MPEG-TS say how long they are; decoding shows the rest, and the chunks
-    of a PNG are checked by `image_header`.
+    MP4, Matroska and WebM, AVI, WebP, GIF and MPEG-TS say how long they are; MP4, Matroska and WebM of each part too,
+    where what does not fit is 'corrupt_video'. Decoding shows the rest, and `image_header` checks a PNG's chunks.
     """
     size = file.seek(0, os.SEEK_END)
-    end = {"mp4": _mp4, "matroska": _ebml, "avi": _riff, "webp": _riff, "gif": _gif, "mpegts": _ts}.get(name)
+    end = {"mp4": _mp4, "matroska": segment_end, "avi": _riff, "webp": _riff, "gif": _gif, "mpegts": _ts}.get(name)
     stated = size if end is None else end(file, size)
     if stated > size:
         raise BadRecord("truncated_video", f"a {name} file of {size} bytes, which should have {stated} or more.")
@@ -99,20 +100,3 @@ def _gif(file: BinaryIO, size: int) -> int:
 
 def _ts(file: BinaryIO, size: int) -> int:
     return -(-size // 188) * 188
-
-
-def _ebml(file: BinaryIO, size: int) -> int:
-    """Returns where the segment that holds everything ends; one written to a pipe does not say."""
-    place, length = _vint(file, 4)
-    place, length = _vint(file, place + (length or 0) + 4)
-    return size if length is None else place + length
-
-
-def _vint(file: BinaryIO, place: int) -> tuple[int, int | None]:
-    """Returns (where the number at `place` ends, the number), None where all of its bits are set: unknown."""
-    data = _read(file, place, 8)
-    width = 9 - data[0].bit_length() if data and data[0] else 9
-    if width > len(data):
-        raise BadRecord("truncated_video", f"a Matroska file that ends inside its header, at byte {place}.")
-    value = int.from_bytes(data[:width], "big") & ((1 << 7 * width) - 1)
-    return place + width, None if value == (1 << 7 * width) - 1 else value

@@ -218,6 +218,8 @@ def test_waveforms_in_arrays():
     assert doubled.shape == (200,)
     for waveform, kind in (
         (np.zeros(0), "no_samples"),
+        (np.zeros((100, 0)), "no_samples"),
+        (np.zeros((0, 2), np.int16), "no_samples"),
         (np.array([0.0, np.nan]), "corrupt_audio"),
         (np.array([0.0, 1e4]), "corrupt_audio"),
         (np.array([0, 2**20]), "corrupt_audio"),

@@ -70,6 +70,22 @@ def test_point_dropout_draws_its_share_and_leaves_one():
     assert len(transform.prepare({"points": POINTS[:1]}, rng(0))) == 1
 
 
+def test_point_dropout_acts_on_dense_clouds_as_on_thin_ones():
+    transform = dataclasses.replace(STILL, dropout=0.8)
+    dense = [len(transform.prepare({"points": POINTS}, rng(position))) for position in range(64)]
+    assert dense == [len(transform.prepare({"points": POINTS[:8]}, rng(position))) for position in range(64)]
+    assert set(dense) == set(range(2, 9))
+
+
+def test_a_thin_clouds_draws_are_those_of_one_share_and_one_choice():
+    for count in (1, 5, 20):
+        chance = rng(count)
+        kept = max(1, round(count * (1 - chance.uniform(0, 0.5))))
+        expected = POINTS[chance.choice(count, kept, replace=False)]
+        found = dataclasses.replace(STILL, num_points=20, dropout=0.5).prepare({"points": POINTS[:count]}, rng(count))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_streams_are_as_out_spec_says_and_missing_clouds_are_masked():
     stream = STILL.collate([STILL.prepare({"points": POINTS}, rng(0)), None, POINTS[:3]])
     for name, (shape, dtype) in STILL.out_spec().items():

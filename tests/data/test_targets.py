@@ -48,11 +48,11 @@ def test_targets_follow_their_rows():
 
 def test_a_label_that_is_none_is_a_bad_record():
     source = Labelled(10)
-    source.odd = {0: "tow", 1: None, 2: 3, 3: [], 4: ["one", "two"], 5: " "}
+    source.odd = {0: "tow", 1: None, 2: 3, 3: [], 4: ["one", "two"], 5: " ", 6: [["one"], ["two", "zero"]], 7: 10**400}
     pipeline = make(source, max_bad_share=0.9)
     masks = np.concatenate([batch.mask for batch in pipeline.eval_batches()])
-    assert np.flatnonzero(masks).tolist() == [6, 7, 8, 9]
-    assert pipeline.bad.counts() == {"unknown_label": 6}
+    assert np.flatnonzero(masks).tolist() == [8, 9]
+    assert pipeline.bad.counts() == {"unknown_label": 8}
     with pytest.raises(BadRecord, match=r"label 'tow' is not one of the 3 classes\. Did you mean 'two'"):
         LabelTarget("label", CLASSES).prepare(source.read(0))
 
@@ -66,8 +66,21 @@ def test_a_part_of_a_mixture_without_labels_has_none():
 def test_numbers_need_no_names():
     assert LabelTarget().prepare({"label": 7}) == 7
     assert LabelTarget(classes=("7", "1")).prepare({"label": 7}) == 0  # a name comes first
-    with pytest.raises(BadRecord, match="'cat' is not a number"):
-        LabelTarget().prepare({"label": "cat"})
+    target = LabelTarget()
+    for label in ("cat", 2**31, 99999999999, "9" * 5000):
+        with pytest.raises(BadRecord, match="is not a number"):
+            target.prepare({"label": label})
+    assert target.collate([target.prepare({"label": 2**31 - 1})]).tolist() == [2**31 - 1]
+
+
+def test_a_number_is_no_place_where_names_are_numbers():
+    stars = LabelTarget(classes=("1", "2", "3", "4", "5"))
+    assert [stars.prepare({"label": label}) for label in ("1", 5, [3])] == [0, 4, 2]
+    for label in ("0", 0, 6):
+        with pytest.raises(BadRecord, match="is not one of the 5 classes"):
+            stars.prepare({"label": label})
+    with pytest.raises(BadRecord, match="unknown_label"):
+        LabelTarget(classes=("none", "1")).prepare({"label": 0})
 
 
 def test_a_column_that_is_not_there_is_said():

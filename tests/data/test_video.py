@@ -5,12 +5,16 @@ import functools
 import io
 import itertools
 import json
+import struct
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.data import film as film_lib
+from mmjax.data.animation import Animation
 from mmjax.data.clip import by_number
 from mmjax.data.clip_sampling import run, spread, timed_run
 from mmjax.data.film import Film
@@ -45,6 +49,43 @@ def kind_of(value, transform: VideoTransform = SMALL) -> str:
         return error.kind
     assert frames.dtype == np.uint8 and frames.shape[1:] == (16, 16, 3) and 1 <= len(frames) <= 8
     return ""
+
+
+@functools.cache
+def noise(count: int = 100, seconds_of_sound: int = 0) -> bytes:
+    """Returns a Matroska file of `count` frames of noise that moves, ten a second; none takes less than 512 bytes."""
+    buffer, frame = io.BytesIO(), np.random.default_rng(0).integers(0, 255, (64, 96, 3)).astype(np.uint8)
+    with av.open(buffer, "w", format="matroska") as out:
+        stream = out.add_stream("libvpx", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.bit_rate = 1_000_000
+        sound = out.add_stream("pcm_u8", rate=8000, layout="mono") if seconds_of_sound else None
+        for number in range(count):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(frame, 3 * number, 1), format="rgb24")))
+        out.mux(stream.encode())
+        for second in range(seconds_of_sound):
+            silence = av.AudioFrame.from_ndarray(np.full((1, 8000), 128, np.uint8), format="u8", layout="mono")
+            silence.sample_rate, silence.pts = 8000, 8000 * second
+            out.mux(sound.encode(silence))
+    return buffer.getvalue()
+
+
+def frames_of(data: bytes) -> list[tuple[int, int]]:
+    """Returns (where it starts, its bytes) of each frame of a film."""
+    with av.open(io.BytesIO(data)) as file:
+        return [(data.index(bytes(packet)), packet.size) for packet in file.demux(video=0) if packet.size]
+
+
+def endless(data: bytes) -> bytes:
+    """Returns a Matroska file whose segment and clusters do not say how long they are, as if sent live."""
+    found = bytearray(data)
+    for name in (b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"):
+        place = found.find(name) + 4
+        while place > 3:
+            width = 9 - found[place].bit_length()
+            found[place : place + width] = ((1 << 7 * width + 1) - 1).to_bytes(width, "big")
+            place = found.find(name, place) + 4
+    return bytes(found)
 
 
 @pytest.mark.parametrize("name", FILMS)
@@ -202,6 +243,55 @@ def test_flipped_bytes_are_bad_records_or_pictures_never_a_crash(name):
     assert len(set(kinds)) > 1  # some are found
 
 
+@pytest.mark.parametrize("form", [bytes, endless])
+def test_a_hole_in_a_matroska_file_is_found_wherever_it_is(form):
+    data, outside = form(noise()), 0
+    frames = frames_of(data)
+    assert len(open_clip(data)) == len(frames) == 100
+    for place in np.linspace(6, len(data) - 512, 150).astype(int):
+        holed = data[:place] + bytes(512) + data[place + 512 :]
+        if any(start - 3 <= place <= start + size - 512 for start, size in frames):  # of one frame, behind its track
+            assert len(open_clip(holed)) == 100
+            continue
+        outside += 1
+        with pytest.raises(BadRecord, match=r"corrupt_video|truncated_video"):
+            open_clip(holed)
+    assert outside > 40
+    assert {kind_of(data[:size]) for size in range(200, len(data), 1009)} == {"truncated_video"}
+
+
+def test_what_is_no_part_of_a_matroska_file_is_found():
+    data = noise(12)
+    cluster = data.index(b"\x1f\x43\xb6\x75")
+    block = data.rindex(b"\xa3", cluster, frames_of(data)[0][0])
+    for damaged in (
+        data[:cluster] + b"\x1f\x43\xb6\x74" + data[cluster + 4 :],
+        data[:block] + b"\xa9" + data[block + 1 :],
+        data.replace(b"\x18\x53\x80\x67", b"\x18\x53\x80\x68", 1),
+    ):
+        assert damaged != data and kind_of(damaged) == "corrupt_video"
+    assert kind_of(data) == kind_of(data + b"behind the end") == kind_of(endless(data)) == ""
+    assert kind_of(endless(data) + data) == ""  # two films, one behind the other
+
+
+def test_a_film_that_ends_well_before_it_says_is_bad(monkeypatch):
+    def stating(data: bytes, seconds: float) -> bytes:
+        place = data.index(b"\x44\x89\x88") + 3
+        return data[:place] + struct.pack(">d", seconds * 1000) + data[place + 8 :]
+
+    assert kind_of(stating(noise(20), 2.5)) == ""
+    assert kind_of(stating(noise(20), 6.0)) == "truncated_video"
+    assert kind_of(noise(20, seconds_of_sound=6)) == ""  # the sound goes on
+    assert kind_of(stating(noise(20, seconds_of_sound=6), 20.0)) == "truncated_video"
+    assert kind_of(stating(noise(1), 20.0)) == ""  # one picture may be shown for long
+    live = endless(noise(seconds_of_sound=1).replace(b"\x44\x89\x88", b"\xec\x89\x88", 1))
+    with av.open(io.BytesIO(live)) as file:
+        assert file.duration > 15_000_000  # FFmpeg's guess of ten seconds, from the rate of the sound
+    assert kind_of(live) == ""
+    monkeypatch.setitem(FILMS, "flv", ("flv", "flv", None))
+    assert kind_of(film("flv")) == "" and kind_of(film("flv")[: len(film("flv")) // 2]) == "truncated_video"
+
+
 def test_what_is_no_video_is_said():
     playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n/etc/hostname\n"
     assert kind_of(b"") == "empty_file"
@@ -220,11 +310,68 @@ def test_what_is_no_video_is_said():
     assert sniff(io.BytesIO(film("mpegts"))) == "mpegts"
 
 
+@pytest.mark.parametrize("path", ["a\0b.mp4", "\ud800.mp4", "a" * 5000, "tests/data/films.py/clip.mp4", ""])
+def test_odd_paths_are_missing_videos(path, tmp_path):
+    assert kind_of(path) == kind_of([path]) == "missing_video"
+    assert kind_of([str(tmp_path)]) == "missing_video"  # a folder where a picture should be
+
+
+def test_no_file_stays_open(tmp_path, monkeypatch):
+    contents = {"a.mp4": film(), "b.gif": animation("GIF"), "c.webm": b"junk", "d.png": encode(pixels(0))}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    files, one = [], open
+
+    def watched(path, *args, **kwargs):
+        files.append((str(path), one(path, *args, **kwargs)))
+        return files[-1][1]
+
+    monkeypatch.setattr("builtins.open", watched)
+    *paths, picture_path = [str(tmp_path / name) for name in contents]
+    assert [kind_of(value) for value in [*paths, [picture_path]]] == ["", "", "unsupported_video", ""]
+    monkeypatch.undo()
+    found = [(path, file.closed) for path, file in files if path in (*paths, picture_path)]
+    assert set(found) == {(path, True) for path in (*paths, picture_path)}
+
+
 def test_limits_are_kept():
     small = dataclasses.replace(SMALL, max_pixels=48 * 64 - 1)
     for value in (film(), film("webm"), animation("GIF"), [encode(pixels(0))]):
         assert kind_of(value) == "" and kind_of(value, small) == "absurd_dimensions"
-    assert kind_of(film(), dataclasses.replace(SMALL, max_seconds=3.0)) == "absurd_duration"
+    assert kind_of(np.zeros((4, 48, 64, 3), np.uint8), small) == "absurd_dimensions"
+    for shape in ((4, 0, 5, 3), (4, 5, 0, 3)):
+        assert kind_of(np.zeros(shape, np.uint8)) == "absurd_dimensions"
+    short = dataclasses.replace(SMALL, max_seconds=3.0)
+    for value in (film(), animation("GIF"), animation("WEBP"), animation("PNG"), animation("AVIF")):
+        assert kind_of(value) == "" and kind_of(value, short) == "absurd_duration"
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_not_decoded_to_know_its_times(format, monkeypatch):
+    data = animation(format, duration=tuple(range(40, 40 + 10 * FRAMES, 10)))
+    found = open_clip(data).times()
+    np.testing.assert_allclose(found, np.cumsum([0.0, *np.arange(4, 3 + FRAMES) / 100]))
+    monkeypatch.setattr("mmjax.data.animation._durations", lambda data: [])
+    np.testing.assert_allclose(open_clip(data).times(), found)
+    monkeypatch.undo()
+    monkeypatch.setattr(Animation, "_decoded_durations", lambda self: [][1])
+    np.testing.assert_allclose(open_clip(data).times(), found)
+
+
+def test_a_frame_that_is_larger_than_its_film_says_is_not_decoded():
+    buffer, picture_of_600 = io.BytesIO(), encode(np.zeros((600, 600, 3), np.uint8))
+    with av.open(buffer, "w", format="avi") as out:
+        stream = out.add_stream("png", rate=5)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "rgb24"
+        for number in range(3):
+            packet = av.Packet(picture_of_600)
+            packet.pts = packet.dts = number
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 5), True
+            out.mux(packet)
+    assert kind_of(buffer.getvalue()) == ""
+    with pytest.raises(BadRecord, match="absurd_dimensions") as caught:
+        open_clip(buffer.getvalue(), max_pixels=600 * 600 - 1)
+    assert "600 x 600" not in caught.value.detail  # which only a decoded frame tells
 
 
 def test_wrong_settings_and_columns_are_sentences():
