@@ -20,7 +20,7 @@ class Head(nn.Module):
     Votes are combined by their rule. For classes: 'mixture' is the log of the weighted mean of probabilities, 'product'
     the sum of log-probabilities (each to the power of its weight times the number present; with equal weights, the
     plain product of experts). For values both are the weighted mean, which is the mean of a mixture and of a product of
-    Gaussians of those precisions.
+    Gaussians of those precisions. Where no vote weighs anything the answer is 0.
 
     Attributes:
       size: K.
@@ -62,5 +62,17 @@ class Head(nn.Module):
         if votes.rule == "product":
             count = jnp.sum(weights > 0, axis=1, keepdims=True)  # [B, 1, 1]
             return jnp.sum(count * weights * jax.nn.log_softmax(answers), axis=1)  # [B, K]
-        probabilities = jnp.sum(weights * jax.nn.softmax(answers), axis=1)  # [B, K]
-        return jnp.log(jnp.maximum(probabilities, jnp.finfo(jnp.float32).tiny))
+        return log_mixture(jax.nn.log_softmax(answers), weights)
+
+
+def log_mixture(logs: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns log sum_m w_m exp(logs_m) [B, K] float32 of logs [B, M, K], weights [B, M, 1]; 0 where all weights are.
+
+    It stays in log space, so that a vote that is wrong and sure of it has its full loss and gradient. A weight of 0 is
+    no vote and gets no gradient.
+    """
+    heard = weights >= jnp.finfo(jnp.float32).tiny  # [B, M, 1]
+    anyone = heard.any(axis=1)  # [B, 1]
+    logs = logs + jnp.log(jnp.where(heard, weights, 1.0))  # [B, M, K]
+    mixture = jax.nn.logsumexp(logs, axis=1, where=heard | ~anyone[:, None])  # [B, K]
+    return jnp.where(anyone, mixture, 0.0)

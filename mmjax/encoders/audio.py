@@ -42,7 +42,7 @@ class AudioEncoder(nn.Module):
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
 
     Raises:
-      UserError: values or a mask that are not [B, S], or sizes that leave no patch.
+      UserError: values or a mask that are not [B, S], sizes that leave no patch, or a stride that skips something.
 
     References:
       Gong et al., AST: Audio Spectrogram Transformer, 2021, section 2.1.
@@ -119,6 +119,8 @@ class SpectrogramPatches(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         (frames, bands), (step, band_step) = self.patch_size, self.stride
         at_least(1, "audio", patch_frames=frames, patch_bands=bands, stride_frames=step, stride_bands=band_step)
+        if step > frames or band_step > bands:
+            raise UserError(f"audio: stride={self.stride} would skip frames or bands; patch_size is {self.patch_size}.")
         if x.shape[2] < bands:
             raise UserError(f"audio: {x.shape[2]} mel bands are less than one patch of {bands}.")
         times = 1 + max(-(-(x.shape[1] - frames) // step), 0)

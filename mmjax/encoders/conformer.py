@@ -24,7 +24,7 @@ CONFORMER_SIZES = {
     "M": {"width": 256, "depth": 16, "num_heads": 4, "mlp_dim": 1024},
     "L": {"width": 512, "depth": 17, "num_heads": 8, "mlp_dim": 2048},
 }
-"""Width, depth, heads and MLP width by name (Gulati et al. 2020, table 1)."""
+"""Width, depth, heads and MLP width by name (Gulati et al. 2020, table 1, whose kernel of 32 taps is 31 here)."""
 
 
 def conformer_sizes(variant: str) -> dict[str, int]:
@@ -45,7 +45,7 @@ class ConformerEncoder(nn.Module):
 
     Attributes:
       width, depth, num_heads, mlp_dim: sizes; see `conformer_sizes`.
-      kernel_size: taps of the depthwise convolutions, in tokens.
+      kernel_size: taps of the depthwise convolutions, in tokens; the paper's 32 cannot be centred, 31 is.
       stem_channels: of the two strided convolutions over time and frequency.
       pool: as in layers.pooling; there is no class token, so 'first' is the first 40 ms.
       mel: the frontend.

@@ -41,7 +41,7 @@ class PointCloudEncoder(nn.Module):
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer; 'full' recomputes groups too.
 
     Raises:
-      UserError: values that are not [B, P, num_features], or a setting without sense.
+      UserError: values that are not [B, P, num_features] with mask [B, P], or a setting without sense.
 
     References:
       Yu et al., Point-BERT: Pre-training 3D Point Cloud Transformers with Masked Point Modeling, 2022, section 3.1.
@@ -86,6 +86,10 @@ class PointCloudEncoder(nn.Module):
             raise UserError(
                 f"pointcloud: expected values [batch, points, num_features={self.num_features}], which start with "
                 f"x, y and z, got {shape}."
+            )
+        if tuple(stream.mask.shape) != shape[:2]:
+            raise UserError(
+                f"pointcloud: expected a mask [batch, points] = {shape[:2]}, got {tuple(stream.mask.shape)}."
             )
         at_least(1, "pointcloud", num_groups=self.num_groups, group_size=self.group_size)
         one_of(self.normalise, NORMALISE, "normalise")

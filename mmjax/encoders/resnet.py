@@ -157,10 +157,12 @@ class ResNetEncoder(nn.Module):
       pool: 'mean', 'attention' (with num_heads and mlp_dim) or 'none'; see layers.pooling.
       mean, std: per channel, of pixels in [0, 1]; normalised here, on the device.
       scan: the blocks of a stage behind its first are alike and compiled once, with stacked parameters.
-      remat, dtype: as in layers.transformer.
+      remat: 'none', 'full' (each block is computed again from its input) or the name of a policy in
+        jax.checkpoint_policies; there is no attention for 'core'.
+      dtype: compute dtype.
 
     Raises:
-      UserError: values that are not [B, H, W, 3], or groups that do not divide the width.
+      UserError: values that are not [B, H, W, 3], groups that do not divide the width, or an unknown remat.
 
     References:
       He et al., Deep Residual Learning for Image Recognition, 2016; Wu & He, Group Normalization, 2018; Kolesnikov et

@@ -24,8 +24,12 @@ from mmjax.layers.transformer import layer_norm, transformer_of
 class SeriesEncoder(nn.Module):
     """float32 samples [B, T, C] with mask [B, T] -> Tokens [B, N, width]: IMU, radar returns, GPS tracks, EEG, ECG.
 
-    NaN is a sample that was not made. A patch with no measured sample is a token that is masked, so a channel that is
-    missing leaves the tokens of the others as they are; in a patch that is measured in part, an indicator says where.
+    What is not finite is a sample that was not made. A patch with no measured sample is a token that is masked, so a
+    channel that is missing leaves the tokens of the others as they are; in a patch that is measured in part, an
+    indicator says where.
+
+    With separate channels the C P tokens of P patches are one sequence, in which channels attend to one another, at a
+    cost of attention of (C P)^2. PatchTST passes every channel through the transformer by itself, for C P^2.
 
     Attributes:
       patch_size: samples of a patch; P patches cover the T samples.
@@ -47,7 +51,8 @@ class SeriesEncoder(nn.Module):
       activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
 
     Raises:
-      UserError: values that are not [B, T, C], mean or std not of C channels, settings that do not go together.
+      UserError: values that are not [B, T, C] with mask [B, T], mean or std not of C channels, settings that do not go
+        together.
 
     References:
       Nie et al., A Time Series is Worth 64 Words (PatchTST), 2023.
@@ -81,7 +86,7 @@ class SeriesEncoder(nn.Module):
     @nn.compact
     def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
         self._check(stream)
-        measured = stream.mask[..., None] & ~jnp.isnan(stream.values)  # [B, T, C]
+        measured = stream.mask[..., None] & jnp.isfinite(stream.values)  # [B, T, C]
         values = jnp.where(measured, stream.values, 0).astype(jnp.float32)
         x, mask = self._tokens(values, measured)  # [B, R, P, D], [B, R, P]
         x = einops.rearrange(self._place(x), "b r p d -> b (r p) d")  # [B, N, D]
@@ -95,9 +100,13 @@ class SeriesEncoder(nn.Module):
         return Tokens(x, mask, pool(x, mask))
 
     def _check(self, stream: Stream) -> None:
-        if stream.values.ndim != 3:
-            raise UserError(f"series: expected values [batch, samples, channels], got {tuple(stream.values.shape)}.")
-        channels = stream.values.shape[-1]
+        shape = tuple(stream.values.shape)
+        if len(shape) != 3 or tuple(stream.mask.shape) != shape[:2]:
+            raise UserError(
+                "series: expected values [batch, samples, channels] and a mask [batch, samples], got "
+                f"{shape} and {tuple(stream.mask.shape)}."
+            )
+        channels = shape[-1]
         for name in ("mean", "std"):
             given = getattr(self, name)
             if given is not None and len(given) != channels:

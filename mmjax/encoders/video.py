@@ -145,8 +145,8 @@ class VideoEncoder(nn.Module):
         return self._sequence("transformer", self.depth, einops.rearrange(x, "b s n d -> b (s n) d"), mask, rng)
 
     def _factorised(self, x: jax.Array, mask: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        x, mask = self._frames(x, mask, rng)  # [B, S, D]
-        return self._sequence("temporal", self.temporal_depth, x, mask, fold(rng, 0))
+        x, mask = self._frames(x, mask, fold(rng, 0))  # [B, S, D]
+        return self._sequence("temporal", self.temporal_depth, x, mask, fold(rng, 1))
 
     def _divided(self, x: jax.Array, mask: jax.Array, rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         x = self._blocks(DividedTransformer, "transformer", self.depth)(x, mask, rng)  # [B, S, N, D]

@@ -21,6 +21,8 @@ from mmjax.layers.transformer import Block, layer_norm
 class Bottleneck(nn.Module):
     """{modality: Tokens [B, N_m, D_m]} -> fused Tokens [B, sum of N_m, width], pooled [B, width] float32.
 
+    With pool='first' there is a token more for each modality of the call, before its own.
+
     Each modality has its own transformer. From layer `fusion_layer` on, its tokens also see the bottleneck tokens, of
     which each modality makes its own update; the mean over the modalities present goes into the next layer. The joint
     vector is the mean of the modalities' vectors, so a linear head on it is the paper's mean of their logits.

@@ -20,6 +20,8 @@ from mmjax.layers.transformer import Block, layer_norm
 class CoAttention(nn.Module):
     """{modality: Tokens [B, N_m, D_m]} -> fused Tokens [B, sum of N_m, width], pooled [B, width] float32.
 
+    With pool='first' there is a token more for each modality of the call, before its own.
+
     A layer is, for every modality at once, attention to the tokens of all others, then attention to its own. With two
     modalities that is ViLBERT's pair of streams; the joint vector is the mean of the vectors of the modalities present.
 

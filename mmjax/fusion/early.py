@@ -17,10 +17,12 @@ from mmjax.layers.transformer import layer_norm, transformer_of
 
 
 class Early(nn.Module):
-    """{modality: Tokens [B, N_m, D_m]} -> fused Tokens [B, sum of N_m, width], pooled [B, width] float32.
+    """{modality: Tokens [B, N_m, D_m]} -> fused Tokens [B, N, width], pooled [B, width] float32.
 
-    Every token sees every token. With pool='first' this is the multimodal encoder of FLAVA: the hidden states of each
-    unimodal encoder go through a linear projection, a class token is put before all, and a transformer runs over them.
+    N is the sum of N_m, and one more with pool='first'. Every token sees every token. With pool='first' this is the
+    multimodal encoder of FLAVA: the hidden states of each unimodal encoder go through a linear projection, a class
+    token is put before all, and a transformer runs over them. Where no modality is present, all of the fused tokens
+    are masked, the class token too, and the joint vector is 0.
 
     Attributes:
       width, depth, num_heads, mlp_dim: sizes of the transformer.
@@ -51,8 +53,9 @@ class Early(nn.Module):
         parts = project(self, tokens).values()
         x = jnp.concatenate([part.x for part in parts], axis=1)  # [B, N, D]
         mask = jnp.concatenate([part.mask for part in parts], axis=1)  # [B, N]
+        present = mask.any(axis=1, keepdims=True)  # [B, 1]
         if self.pool == "first":
             x, mask = class_token(self, x, mask, always=True)  # [B, 1 + N, D], [B, 1 + N]
         x = transformer_of(self)(constrain_batch(x), mask, rng)
-        x = layer_norm("norm", x, self.dtype)
+        x, mask = layer_norm("norm", x, self.dtype), mask & present
         return Outputs(tokens=dict(tokens), fused=Tokens(x, mask, pool_tokens(self, "pool", x, mask)))

@@ -102,7 +102,7 @@ class SparseMixture(nn.Module):
 
 
 def load_balance(probabilities: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
-    """The load-balancing loss E * sum_e f_e P_e as values by example, whose mean over the batch it is.
+    """The load-balancing loss E * sum_e f_e P_e as values by example, whose mean over those with any item it is.
 
     f_e is the share of the batch's choices that expert e has (a count, without gradient), P_e its mean probability over
     the batch's items; 1 where both are uniform. The batch is that of the call: a micro-batch, where one is cut.
@@ -121,5 +121,5 @@ def load_balance(probabilities: jax.Array, chosen: jax.Array, mask: jax.Array) -
     chosen = (chosen & mask[..., None]).astype(jnp.float32)
     fraction = chosen.sum(axis=(0, 1)) / jnp.maximum(chosen.sum(), 1.0)  # [E]
     by_example = jnp.sum(jnp.where(mask[..., None], probabilities, 0.0), axis=1)  # [B, E]
-    examples, experts = by_example.shape
-    return experts * examples * (by_example @ fraction) / jnp.maximum(mask.sum(), 1)  # [B]
+    examples = mask.any(axis=1).sum()  # those with any item
+    return fraction.size * examples * (by_example @ fraction) / jnp.maximum(mask.sum(), 1)  # [B]

@@ -2,7 +2,8 @@
 
 Where it differs from the paper: the convolution module has LayerNorm in place of BatchNorm, whose statistics would
 mix the examples of a batch (padding included) and keep a state; and attention has rotary positions in place of
-Transformer-XL's, which are relative too and cost no parameters.
+Transformer-XL's, which are relative too and cost no parameters. The kernel has 31 taps by default where the paper's
+table 1 has 32: an odd number of them is centred on its position.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class DepthwiseConvolution(nn.Module):
     """x [B, N, D] -> [B, N, D] float32: each channel by itself over N, zeros beyond the ends.
 
     A sum of shifted products, which XLA fuses into one loop; its grouped convolution is many times slower on a CPU.
+    For the backward pass x is kept once, whatever the number of taps: the shifted copies are made again.
 
     Attributes:
       kernel_size: taps; where even, one more lies after a position than before it.
@@ -60,9 +62,14 @@ class DepthwiseConvolution(nn.Module):
         shape = (self.kernel_size, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)  # [K, D]
         bias = self.param("bias", nn.initializers.zeros_init(), shape[1:], jnp.float32)
-        x = jnp.pad(x, ((0, 0), ((self.kernel_size - 1) // 2, self.kernel_size // 2), (0, 0)))
-        length = x.shape[1] - self.kernel_size + 1
-        return sum((x[:, tap : tap + length] * kernel[tap] for tap in range(self.kernel_size)), bias)  # [B, N, D]
+        return jax.checkpoint(_tap_sum)(x, kernel, bias)  # [B, N, D]
+
+
+def _tap_sum(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Returns bias [D] + the sum over the taps of kernel [K, D] times x [B, N, D] shifted, centred, zeros beyond it."""
+    size, length = len(kernel), x.shape[1]
+    x = jnp.pad(x, ((0, 0), ((size - 1) // 2, size // 2), (0, 0)))  # [B, N + K - 1, D]
+    return sum((x[:, tap : tap + length] * kernel[tap] for tap in range(size)), bias)  # [B, N, D]
 
 
 class ConvolutionModule(nn.Module):

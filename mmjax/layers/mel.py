@@ -2,8 +2,8 @@
 
 Which frames of a padded waveform are valid: with `center`, frame t stands for the samples [t * hop, (t + 1) * hop)
 and is valid where any of them is; without, it is valid where its whole window is (Kaldi's snip_edges), so that a
-valid frame is what the recording alone would give. The first frame of a recording is always valid, however short it
-is: a modality that is present has at least one frame.
+valid frame is what the recording alone would give. Where no window is whole, the first that a valid sample lies in
+stands for the recording, however short it is: a modality that is present has at least one frame.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LogMel:
         same in a buffer of any length. After a recording that is shorter than the buffer zeros come in either case.
       log: 'whisper' (log10, at most 8 below the loudest, then (x + 4) / 4), 'natural' or 'none'. As Whisper does, the
         loudest is looked for in the whole buffer, padding being silence.
-      floor: the least power that a logarithm is taken of.
+      floor: the least power that a logarithm is taken of, above 0.
       preemphasis: c of x[n] - c * x[n - 1], in each frame before the window.
       remove_dc: subtract the mean of each frame first.
 
@@ -80,6 +80,8 @@ class LogMel:
         at_least(self.win_length, "mel", n_fft=self.n_fft)
         one_of(self.log, LOGS, "mel.log")
         one_of(self.pad_mode, PAD_MODES, "mel.pad_mode")
+        if self.log != "none" and not self.floor > 0:
+            raise UserError(f"mel.floor={self.floor} must be above 0, as log={self.log!r} takes its logarithm.")
 
     def num_frames(self, samples: int) -> int:
         """Returns F for a waveform of S samples."""
@@ -119,15 +121,20 @@ class LogMel:
         return jnp.take(blocks, index, axis=1).reshape(x.shape[0], count, self.win_length)  # [B, F, W]
 
     def _valid(self, mask: jax.Array) -> jax.Array:
+        """Returns which frames are valid, [B, F], of mask [B, S]."""
         count = self.num_frames(mask.shape[1])
         if self.center:
             fill = count * self.hop_length - mask.shape[1]
             mask = jnp.pad(mask, ((0, 0), (0, fill)))
             return mask.reshape(-1, count, self.hop_length).any(axis=2)  # [B, F]
         mask = jnp.pad(mask, ((0, 0), (0, max(self.win_length - mask.shape[1], 0))))
-        whole = mask[:, self.win_length - 1 :: self.hop_length]  # [B, F]
-        first = mask[:, : self.win_length].any(axis=1, keepdims=True) & (jnp.arange(count) == 0)  # [B, F]
-        return whole | first
+        before = jnp.pad(jnp.cumsum(mask, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))  # [B, 1 + S]: valid before each
+        ends, starts = before[:, self.win_length :], before[:, : -self.win_length]
+        inside = (ends - starts)[:, :: self.hop_length]  # [B, F]: valid samples of each window
+        whole = inside == self.win_length
+        first = jnp.arange(count) == jnp.argmax(inside > 0, axis=1)[:, None]  # [B, F]; 0 where no window has any
+        alone = mask.any(axis=1) & ~whole.any(axis=1)  # [B]
+        return whole | (first & alone[:, None])
 
     def _mels(self, frames: jax.Array) -> jax.Array:
         if self.remove_dc:

@@ -55,6 +55,8 @@ class GroupEncoder(nn.Module):
 class CentrePositions(nn.Module):
     """Coordinates of centres [B, G, 3] -> position embeddings [B, G, width] through a small MLP.
 
+    Its first layer is float32 whatever the dtype: coordinates in metres have more digits than bfloat16 holds.
+
     Attributes:
       width: D.
       activation, dtype: as in layers.mlp.
@@ -68,5 +70,5 @@ class CentrePositions(nn.Module):
 
     @nn.compact
     def __call__(self, centres: jax.Array) -> jax.Array:
-        x = nn.Dense(self.hidden, dtype=self.dtype, name="embedding")(centres)  # [B, G, hidden]
+        x = nn.Dense(self.hidden, dtype=jnp.float32, name="embedding")(centres).astype(self.dtype)  # [B, G, hidden]
         return nn.Dense(self.width, dtype=self.dtype, name="down")(ACTIVATIONS[self.activation](x))  # [B, G, D]

@@ -15,12 +15,22 @@ class LearnedPositions(nn.Module):
 
     Attributes:
       init_scale: standard deviation of the initial values.
+
+    Raises:
+      UserError: x of another N or D than the table was made for.
     """
 
     init_scale: float = 0.02
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.has_variable("params", "table"):
+            made, given = jnp.shape(self.get_variable("params", "table")), x.shape[1:]
+            if made != given:
+                raise UserError(
+                    f"{self.name}: the learned table is of {made[0]} positions of width {made[1]}, but {given[0]} of "
+                    f"width {given[1]} came; positions that are computed ('sincos', 'sincos2d', 'rotary') may be many."
+                )
         table = self.param("table", nn.initializers.normal(self.init_scale), x.shape[1:], jnp.float32)  # [N, D]
         return x + table.astype(x.dtype)
 

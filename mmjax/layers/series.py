@@ -37,19 +37,24 @@ def series_patches(x: jax.Array, patch_size: int, stride: int) -> jax.Array:
     return x[:, samples]
 
 
-def instance_norm(x: jax.Array, measured: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+def instance_norm(x: jax.Array, measured: jax.Array, epsilon: float = 1e-8) -> jax.Array:
     """Returns x [B, T, C] float32 with mean 0 and variance 1 over the measured samples of each channel of each example.
 
-    What was not measured is 0 before and after, and counts for nothing.
+    What was not measured is 0 before and after, and counts for nothing. The unit of a channel is nothing either, volts
+    or microvolts: what keeps a constant one at 0, its rounding too, is epsilon times the square of its mean, which is
+    added to the variance.
 
     References:
       Kim et al., Reversible Instance Normalization (RevIN), 2022, equation 1; without its affine parameters.
     """
+    peak = jnp.max(jnp.abs(x), axis=1, keepdims=True, where=measured, initial=0.0)  # [B, 1, C]
+    some = peak >= jnp.finfo(jnp.float32).tiny
+    x = x / jax.lax.stop_gradient(jnp.where(some, peak, 1.0))  # the scale cancels; squares of it would leave float32
     count = jnp.maximum(measured.sum(axis=1, keepdims=True, dtype=jnp.float32), 1.0)  # [B, 1, C]
     mean = jnp.sum(x, axis=1, keepdims=True, where=measured) / count
     centred = jnp.where(measured, x - mean, 0.0)
     variance = jnp.sum(jnp.square(centred), axis=1, keepdims=True) / count  # [B, 1, C]
-    return centred * jax.lax.rsqrt(variance + epsilon)
+    return centred * jax.lax.rsqrt(jnp.where(some, variance + epsilon * jnp.square(mean), 1.0))
 
 
 def log_power(patches: jax.Array) -> jax.Array:

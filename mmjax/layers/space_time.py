@@ -20,6 +20,9 @@ from mmjax.layers.transformer import layer_norm, residual
 class DividedBlock(nn.Module):
     """x + temporal attention(norm(x)), then x + spatial attention(norm(x)), then x + mlp(norm(x)).
 
+    TimeSformer's published code has two things more: a class token, which takes part in the spatial attention, and a
+    linear layer of its own after the temporal attention's output projection.
+
     Attributes:
       num_heads, mlp_dim, activation, dropout, drop_path, remat_core, dtype: as in layers.transformer.Block.
 

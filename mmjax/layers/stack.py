@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import at_least, one_of
+from mmjax.core.errors import UserError, at_least, one_of
 
 
 def stack(
@@ -31,12 +31,13 @@ def stack(
       sizes: the fields of the layer.
       depth: number of layers.
       scan: one compiled layer with stacked parameters [depth, ...] under `name`; else `each`_0, `each`_1, ...
-      remat: as in layers.transformer.Transformer; 'core' is left to the layer's own field `remat_core`.
+      remat: as in layers.transformer.Transformer; 'core' is left to the layer's own field `remat_core`, which it must
+        have.
       name: of the parameters.
       each: of those of one layer, where they are not stacked; None is `name`.
 
     Raises:
-      UserError: an unknown remat policy, or depth below 1.
+      UserError: an unknown remat policy, 'core' for a layer that has no `remat_core`, or depth below 1.
     """
     at_least(1, name, depth=depth)
     layer = _remat(layer, remat, prevent_cse=not scan)
@@ -71,6 +72,8 @@ def fields_of(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any]:
 def _remat(layer: type[nn.Module], policy: str, prevent_cse: bool) -> type[nn.Module]:
     policies = [name for name in dir(jax.checkpoint_policies) if not name.startswith("_")]
     one_of(policy, ["none", "core", "full", *policies], "remat")
+    if policy == "core" and "remat_core" not in {field.name for field in dataclasses.fields(layer)}:
+        raise UserError(f"remat='core' is for attention, which {layer.__name__} has not; use 'none' or 'full'.")
     if policy in ("none", "core"):
         return layer
     if policy == "full":

@@ -7,7 +7,7 @@ import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Outputs, Tokens, Votes
-from mmjax.decoders.head import Head
+from mmjax.decoders.head import Head, log_mixture
 from mmjax.decoders.probes import Probes
 from tests.toy import toy_batch, toy_model
 
@@ -32,7 +32,35 @@ def test_a_mixture_is_the_mean_of_probabilities():
     found, answers = combined("mixture")
     expected = sum(WEIGHTS[n][:, None] * softmax(answers[n]) for n in "ab")
     np.testing.assert_allclose(np.exp(found[:3]), expected[:3], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(softmax(found[3]), 1 / 3, rtol=1e-6)  # no vote at all
+    np.testing.assert_array_equal(found[3], 0)  # no vote at all
+
+
+def test_a_mixture_that_is_wrong_and_sure_of_it_has_its_loss_and_gradient():
+    head = Head(3)
+    params = {"a": {"kernel": np.eye(3, dtype=np.float32), "bias": np.zeros(3, np.float32)}}
+
+    def loss(logits):
+        votes = Votes({"a": logits}, {"a": jnp.ones(1)}, "mixture")
+        return -jax.nn.log_softmax(head.apply({"params": params}, Outputs(votes=votes)))[0, 0]
+
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray([[0.0, 100.0, 0.0]]))
+    np.testing.assert_allclose(value, 100, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[-1, 1, 0]], atol=1e-6)
+
+
+def test_gradients_of_a_mixture_are_finite_without_votes_and_where_some_weigh_nothing():
+    weights = jnp.asarray([[0.3, 0.7], [0, 1], [0, 0], [1e-40, 1]], jnp.float32)[..., None]
+    logs = jax.nn.log_softmax(jnp.asarray([[[0.0, 300.0], [300.0, 0.0]]] * 4))
+
+    def total(logs, weights):
+        return jnp.sum(log_mixture(logs, weights)[:, 0])
+
+    found = log_mixture(logs, weights)
+    np.testing.assert_allclose(found, [[np.log(0.7), np.log(0.3)], [0, -300], [0, 0], [0, -300]], atol=1e-4)
+    by_logs, by_weights = jax.grad(total, argnums=(0, 1))(logs, weights)
+    assert np.isfinite(by_logs).all() and np.isfinite(by_weights).all()
+    np.testing.assert_allclose(by_weights[..., 0], [[0, 1 / 0.7], [0, 1], [0, 0], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(by_logs[..., 0], [[0, 1], [0, 1], [0, 0], [0, 1]], atol=1e-6)
 
 
 def test_a_product_of_experts_multiplies_probabilities():

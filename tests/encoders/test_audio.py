@@ -119,6 +119,8 @@ def test_the_base_size_is_sharded_by_the_default_rules():
         ({"mel": AstMel(num_mels=8)}, SOUND, "8 mel bands are less than one patch of 16"),
         ({"posemb": "rotary"}, SOUND, "posemb: 'rotary' is unknown"),
         ({"stride": (0, 1)}, SOUND, "audio.stride_frames=0 must be at least 1"),
+        ({"stride": (17, 16)}, SOUND, r"stride=\(17, 16\) would skip frames or bands; patch_size is \(16, 16\)"),
+        ({"stride": (16, 17)}, SOUND, r"stride=\(16, 17\) would skip frames or bands"),
     ],
 )
 def test_wrong_inputs_are_sentences(settings, values, message):

@@ -9,7 +9,7 @@ from mmjax.core.errors import UserError
 from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.core.types import Stream
 from mmjax.encoders.conformer import ConformerEncoder, conformer_sizes
-from mmjax.layers.conformer import ConvolutionModule
+from mmjax.layers.conformer import Conformer, ConvolutionModule
 from mmjax.layers.dropout import example_keys
 from mmjax.layers.mel import LogMel
 from mmjax.layers.spec_augment import SpecAugment
@@ -85,6 +85,19 @@ def test_the_convolution_module_equals_numpy(kernel_size):
     wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["params"])
     for row in range(2):
         np.testing.assert_allclose(found[row], numpy_convolution(x[row], mask[row], wide), atol=1e-5)
+
+
+def kept_for_the_backward_pass(kernel_size):
+    """Returns the bytes that the forward pass of two scanned blocks leaves for the gradients of parameters and x."""
+    module, x = Conformer(2, 2, 16, kernel_size), jax.ShapeDtypeStruct((2, 64, 8), jnp.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    kept = jax.eval_shape(lambda params, x: jax.vjp(module.apply, params, x)[1], params, x)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+
+
+def test_the_taps_of_a_convolution_are_not_kept_one_by_one():
+    kernels = 2 * (31 - 3) * 8 * 4  # of two layers, which the gradient of x needs
+    assert kept_for_the_backward_pass(31) - kept_for_the_backward_pass(3) <= 2 * kernels
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

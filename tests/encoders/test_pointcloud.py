@@ -148,6 +148,8 @@ def test_large_weights_have_a_sharding_rule():
 def test_wrong_inputs_are_sentences():
     with pytest.raises(UserError, match=r"expected values \[batch, points, num_features=5\].* got \(4, 24, 4\)"):
         jax.eval_shape(PLAIN.clone(num_features=5).init, jax.random.key(0), CLOUD)
+    with pytest.raises(UserError, match=r"expected a mask \[batch, points\] = \(4, 24\), got \(4, 1\)"):
+        jax.eval_shape(PLAIN.init, jax.random.key(0), CLOUD.replace(mask=CLOUD.mask[:, :1]))
     for settings, message in (
         ({"normalise": "unit_shpere"}, "'unit_shpere' is unknown. Did you mean 'unit_sphere'"),
         ({"num_groups": 0}, "num_groups=0 must be at least 1"),

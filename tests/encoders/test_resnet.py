@@ -137,6 +137,8 @@ def test_wrong_inputs_are_sentences():
         ResNetEncoder((1,), width=8, num_groups=3).init(jax.random.key(0), PIXELS)
     with pytest.raises(UserError, match="pool: 'first' is unknown"):
         ResNetEncoder(**TINY, pool="first").init(jax.random.key(0), PIXELS)
+    with pytest.raises(UserError, match="remat='core' is for attention, which ResidualBlock has not"):
+        ResNetEncoder(**TINY, remat="core").init(jax.random.key(0), PIXELS)
     with pytest.raises(UserError, match=r"'51' is unknown\. Did you mean"):
         resnet_sizes("51")
     with pytest.raises(UserError, match="LAYERSxWIDTH"):

@@ -124,6 +124,16 @@ def test_joint_tokens_and_the_unrolled_stack():
     np.testing.assert_allclose(found.x, other.x, atol=1e-5)
 
 
+def test_infinite_samples_were_not_measured(separate):
+    module, params, found = separate
+    stream = series()
+    values = np.where(np.isnan(stream.values), np.float32(np.inf), stream.values)
+    values[2, 1, 0] = -np.inf
+    other = apply(module, params, stream.replace(values=values))
+    np.testing.assert_array_equal(found.mask, other.mask)
+    np.testing.assert_array_equal(found.x, other.x)
+
+
 def test_mean_and_std_are_of_each_channel(separate):
     module, params, _ = separate
     stream = series()
@@ -140,9 +150,30 @@ def test_instance_norm_counts_measured_samples_alone():
     measured[1, :, 1] = False
     found = np.asarray(instance_norm(jnp.where(measured, x, 0), measured))
     kept = x[0, measured[0, :, 1], 1].astype(np.float64)
-    expected = (kept - kept.mean()) / np.sqrt(kept.var() + 1e-5)
+    expected = (kept - kept.mean()) / kept.std()
     np.testing.assert_allclose(found[0, measured[0, :, 1], 1], expected, atol=1e-5)
     assert (found[~measured] == 0).all()
+
+
+@pytest.mark.parametrize("unit", [2e-5, 1e-15, 1e15])
+def test_instance_norm_does_not_know_a_unit(unit):
+    x = np.random.default_rng(0).normal(0.5, 1.0, (2, 40, 3)).astype(np.float32)
+    measured = np.random.default_rng(1).random((2, 40, 3)) < 0.6
+    x = np.where(measured, x, 0)
+    found = np.asarray(instance_norm(jnp.asarray(x * np.float32(unit)), measured))
+    np.testing.assert_allclose(found, instance_norm(jnp.asarray(x), measured), atol=1e-5)
+    np.testing.assert_allclose(found[0, measured[0, :, 0], 0].std(), 1, atol=1e-5)
+
+
+def test_instance_norm_leaves_constant_channels_at_zero():
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 64))
+    channels = [np.zeros((1, 64)), np.full((1, 64), 0.1), 1e4 * (1 + 1e-7 * noise), 1e-6 * (1 + 1e-7 * noise)]
+    x = jnp.asarray(np.stack(channels, axis=-1), jnp.float32)  # [1, 64, 4]
+    measured = jnp.ones(x.shape, bool).at[0, 40:, 1].set(False)
+    found = instance_norm(x, measured)
+    np.testing.assert_array_equal(found[..., :2], 0)
+    assert 0 < np.abs(found[..., 2:]).max() < 0.01
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(instance_norm(x, measured) * x))(x)).all()
 
 
 @pytest.mark.parametrize(("length", "stride", "count"), [(12, 4, 3), (13, 4, 4), (3, 4, 1), (12, 2, 5), (11, 3, 4)])
@@ -206,8 +237,15 @@ def test_coordinates_become_fourier_features(channels):
 
 def test_wrong_inputs_are_sentences():
     stream, key = series(), jax.random.key(0)
-    with pytest.raises(UserError, match=r"series: expected values \[batch, samples, channels\], got \(4, 12\)"):
+    expected = r"series: expected values \[batch, samples, channels\] and a mask \[batch, samples\], got "
+    with pytest.raises(UserError, match=expected + r"\(4, 12\) and \(4, 12\)"):
         SeriesEncoder(**SIZES).init(key, stream.replace(values=stream.values[..., 0]))
+    with pytest.raises(UserError, match=expected + r"\(4, 12, 3\) and \(4, 1\)"):
+        SeriesEncoder(**SIZES).init(key, stream.replace(mask=stream.mask[:, :1]))
+    params = init(SeriesEncoder(**SIZES), stream)
+    longer = Stream(np.zeros((1, 20, 3), np.float32), np.ones((1, 20), bool))
+    with pytest.raises(UserError, match=r"positions: the learned table is of 3 positions .*, but 5 of .*'sincos'"):
+        SeriesEncoder(**SIZES).apply(params, longer)
     for settings, message in [
         ({"mean": (0.0,)}, "mean has 1 values, but there are 3 channels"),
         ({"std": (1.0, 0.0, 1.0)}, "must be positive"),

@@ -3,6 +3,7 @@
 import functools
 import operator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.core.types import Stream
 from mmjax.encoders.video import ATTENTIONS, VideoEncoder
 from mmjax.layers.dropout import example_keys
+from mmjax.layers.transformer import Transformer
 from mmjax.layers.tubelet import TubeletEmbedding, tubelet_mask
 from mmjax.training.sharding import param_specs
 
@@ -148,6 +150,32 @@ def test_tubes_are_masked_in_training_only_and_are_the_same_at_all_times():
     distance = np.abs(noisy.x.reshape(8, 4, 2, 1, 16) - quiet.x.reshape(8, 4, 1, 4, 16)).max(axis=-1)  # [B, S, K, N]
     kept = distance.argmin(axis=-1)  # [B, S, K]
     assert distance.min(axis=-1).max() < 1e-5 and (kept == kept[:, :1]).all()
+
+
+def keys_of_transformers(module, rng):
+    """Returns name -> the raw keys that each transformer of module is given."""
+    found = {}
+
+    def note(call, args, kwargs, context):
+        if not isinstance(context.module, Transformer):
+            return call(*args, **kwargs)
+        found[context.module.name] = np.asarray(jax.random.key_data(args[2]))
+        return args[0]
+
+    params = drawn(module)
+    with nn.intercept_methods(note):
+        module.apply(params, CLIPS, rng)
+    return found
+
+
+def test_the_stages_of_factorised_draw_with_keys_of_their_own():
+    rng = example_keys(jax.random.key(0), 3)
+    found = keys_of_transformers(encoder("factorised"), rng)
+    spatial, temporal = ({key.tobytes() for key in found[name]} for name in ("transformer", "temporal"))
+    assert len(spatial) == 9 and len(temporal) == 3 and not spatial & temporal
+    folded = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, 1), 6))(rng).reshape(-1)
+    frames = keys_of_transformers(encoder("frames"), rng)["transformer"]
+    np.testing.assert_array_equal(frames, jax.random.key_data(folded))
 
 
 def unstacked(blocks, name):

@@ -36,6 +36,14 @@ def test_every_subset_at_every_position_with_one_trace(name):
 
 
 @every_fusion
+def test_where_no_modality_is_present_nothing_is(name):
+    found, _ = case(name)(TOKENS)
+    np.testing.assert_array_equal(found.fused.present, EVERY_SUBSET.any(axis=1))
+    constant = name in ("cross_modal", "low_rank")  # a bias, the tensor of neutral elements
+    assert np.any(found.fused.pooled[0]) == constant
+
+
+@every_fusion
 def test_bfloat16_is_finite_with_finite_gradients(name):
     found, gradients = case(name, jnp.bfloat16)(make_tokens(EVERY_SUBSET, dtype=jnp.bfloat16))
     assert finite(found) and finite(gradients)

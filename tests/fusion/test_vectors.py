@@ -144,7 +144,8 @@ def test_mixture_by_hand(name):
     for place, key in enumerate(SHAPES):
         np.testing.assert_allclose(found.weights[key], shares[:, place] / total[:, 0], atol=1e-5)
     published = 4 * np.sum(counts / counts.sum() * mean / mask.sum())
-    np.testing.assert_allclose(found.penalties["balance"].mean(), 0.01 * published, rtol=1e-4)
+    assert found.penalties["balance"][0] == 0  # the example without any modality, which no loss counts
+    np.testing.assert_allclose(found.penalties["balance"][1:].mean(), 0.01 * published, rtol=1e-4)
 
 
 def test_balance_is_one_when_uniform_and_the_number_of_experts_when_collapsed():
@@ -153,12 +154,24 @@ def test_balance_is_one_when_uniform_and_the_number_of_experts_when_collapsed():
     uniform = jnp.full((4, 3, 3), 1 / 3)
     balance = jit(load_balance)
     found = balance(uniform, jax.nn.one_hot(place, 3, dtype=bool), mask)
-    np.testing.assert_allclose(found, [4 / 3, 4 / 3, 4 / 3, 0], rtol=1e-6)  # 9 items: the mean over all 4 rows is 1
+    np.testing.assert_allclose(found, [1, 1, 1, 0], rtol=1e-6)  # the mean over the rows with items is 1
     one = jax.nn.one_hot(jnp.zeros((4, 3), int), 3)
-    np.testing.assert_allclose(balance(one, one.astype(bool), mask).mean(), 3, rtol=1e-6)
-    gradient = jit(jax.grad(lambda p: load_balance(p, one.astype(bool), mask).mean()))(one)
+    np.testing.assert_allclose(balance(one, one.astype(bool), mask)[:3].mean(), 3, rtol=1e-6)
+    gradient = jit(jax.grad(lambda p: load_balance(p, one.astype(bool), mask)[:3].mean()))(one)
     np.testing.assert_allclose(gradient[0], 3 / 9 * one[0], rtol=1e-6)  # through the probabilities alone
     assert np.isfinite(balance(one, one.astype(bool), mask & False)).all()
+
+
+def test_empty_examples_do_not_change_the_balance_of_the_others():
+    rng = np.random.default_rng(0)
+    probabilities = jax.nn.softmax(jnp.asarray(rng.normal(size=(6, 3, 4)), jnp.float32))
+    chosen = probabilities >= probabilities.max(axis=-1, keepdims=True)
+    mask = jnp.asarray(rng.random((6, 3)) < 0.7).at[:3, 0].set(True).at[3:].set(False)
+    balance = jit(load_balance)
+    found, alone = balance(probabilities, chosen, mask), balance(probabilities[:3], chosen[:3], mask[:3])
+    np.testing.assert_allclose(found, [*alone, 0, 0, 0], rtol=1e-6)
+    share = np.asarray(chosen)[np.asarray(mask)].mean(axis=0) @ np.asarray(probabilities)[np.asarray(mask)].mean(axis=0)
+    np.testing.assert_allclose(found[:3].mean(), 4 * share, rtol=1e-6)
 
 
 def test_a_top_k_above_the_number_of_experts_is_a_sentence():

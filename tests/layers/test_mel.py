@@ -128,9 +128,27 @@ def test_short_recordings_have_a_frame_and_missing_ones_none(mel):
     values = np.ones((5, 1000), np.float32)
     values[3, 5] = np.nan
     found, valid = run(mel, values, mask)
-    expected = [1, 3, 3, 4, 0] if mel.center else [1, 1, 1, 2, 0]
+    expected = [1, 3, 3, 4, 0] if mel.center else [1, 1, 1, 1, 0]  # the NaN is in the first window of the last but one
     assert valid.sum(axis=1).tolist() == expected and np.isfinite(found).all()
     assert run(AstMel(), values[:, :100])[1].shape == (5, 1)
+
+
+def test_without_center_a_frame_is_valid_where_its_whole_window_is():
+    n = np.arange(2495)  # window t is [160 t, 160 t + 400), and there are 14
+    cases = [
+        (n >= 1000, range(7, 14)),
+        ((n < 900) | (n >= 1000), [0, 1, 2, 3, *range(7, 14)]),
+        (n != 400, [0, *range(3, 14)]),
+        ((n >= 1040) & (n < 1190), [5]),  # no window is whole: the first that they reach
+        (n >= 2470, [13]),  # in the last window alone
+        (n >= 2480, [0]),  # after every window
+        (n < 1190, range(5)),
+        (n < 30, [0]),
+        (n < 0, []),
+    ]
+    _, valid = run(AstMel(), np.ones((len(cases), 2495), np.float32), np.stack([mask for mask, _ in cases]))
+    assert valid.shape == (9, 14)
+    assert [np.flatnonzero(row).tolist() for row in valid] == [[*expected] for _, expected in cases]
 
 
 def test_int16_is_divided_on_the_device():
@@ -163,6 +181,8 @@ def test_windows():
     [
         (lambda: LogMel(mel_scale="htc"), r"mel_scale: 'htc' is unknown. Did you mean 'htk'"),
         (lambda: LogMel(log="ln"), "mel.log: 'ln' is unknown"),
+        (lambda: LogMel(floor=0.0), "mel.floor=0.0 must be above 0, as log='whisper' takes its logarithm"),
+        (lambda: AstMel(floor=-1.0), "mel.floor=-1.0 must be above 0"),
         (lambda: LogMel(n_fft=256), "mel.n_fft=256 must be at least 400"),
         (lambda: LogMel(fmax=9000.0), r"fmax=9000.0 must rise from 0 to half of the sample rate \(8000\)"),
         (lambda: LogMel(window="han"), r"window: 'han' is unknown. Did you mean 'hann'"),

@@ -12,7 +12,7 @@ from mmjax.layers.masking import last_position, masked_mean
 from mmjax.layers.mlp import ACTIVATIONS
 from mmjax.layers.patchify import PatchEmbedding
 from mmjax.layers.pooling import POOLS, Pool
-from mmjax.layers.posemb import sincos_1d, sincos_2d
+from mmjax.layers.posemb import LearnedPositions, sincos_1d, sincos_2d
 from mmjax.layers.transformer import Transformer
 
 X = jnp.arange(24, dtype=jnp.float32).reshape(2, 4, 3)
@@ -69,6 +69,14 @@ def test_sincos_positions():
     np.testing.assert_array_equal(grid[:, 0, 4:], grid[:, 2, 4:])
     with pytest.raises(UserError, match="multiple of 4"):
         sincos_2d(2, 2, 6)
+
+
+def test_learned_positions_of_another_length_are_a_sentence():
+    module = LearnedPositions(name="positions")
+    params = module.init(jax.random.key(0), X)
+    np.testing.assert_array_equal(module.apply(params, X), X + params["params"]["table"])
+    with pytest.raises(UserError, match=r"is of 4 positions of width 3, but 3 of width 3 came; .*'sincos'"):
+        module.apply(params, X[:, :3])
 
 
 def test_activations_by_their_formulas():

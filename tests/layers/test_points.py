@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
-from mmjax.layers.pointnet import GroupEncoder
+from mmjax.layers.pointnet import CentrePositions, GroupEncoder
 from mmjax.layers.points import farthest_points, gather_points, masked_max, nearest_points
 
 RNG = np.random.default_rng(0)
@@ -98,6 +98,16 @@ def test_a_group_is_the_pointnet_of_the_paper():
         both = np.concatenate([np.tile(points.max(0), (size, 1)), points], axis=1)
         expected = layer("down", relu_norm(layer("up", both))).max(0)
         np.testing.assert_allclose(found[0, group], expected, atol=1e-5)
+
+
+def test_bfloat16_positions_tell_near_centres_far_away_apart():
+    near = jnp.asarray([[[70.0, 0, 0], [70.2, 0, 0]]])  # in bfloat16 both are 70
+    assert (near.astype(jnp.bfloat16)[:, 0] == near.astype(jnp.bfloat16)[:, 1]).all()
+    module = CentrePositions(16, dtype=jnp.bfloat16)
+    params = module.init(jax.random.key(0), near)
+    found = module.apply(params, near)
+    assert found.dtype == jnp.bfloat16 and found.shape == (1, 2, 16)
+    assert np.abs(np.asarray(found[0, 0] - found[0, 1], np.float32)).max() > 0.05
 
 
 def test_wrong_inputs_are_sentences():

@@ -18,6 +18,14 @@ KEYS = example_keys(jax.random.key(1), 2)
 SIZES = {"num_heads": 2, "mlp_dim": 12, "dropout": 0.3}
 
 
+class Plain(nn.Module):
+    """A layer without attention."""
+
+    @nn.compact
+    def __call__(self, x, constant, rng, number):
+        return nn.Dense(x.shape[-1])(x), None
+
+
 class Stack(nn.Module):
     scan: bool = True
     remat: str = "none"
@@ -41,6 +49,17 @@ def test_scanned_unrolled_and_remat_agree_with_the_transformer():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), other, gradient)
     np.testing.assert_allclose(jit(lambda p: value(Stack(scan=False), p))(unrolled), expected, rtol=1e-6)
+
+
+def test_core_is_refused_where_a_layer_has_none():
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return stack(Plain, {}, 2, scan=True, remat="core", name="layers")(x, None, None)
+
+    with pytest.raises(UserError, match="remat='core' is for attention, which Plain has not"):
+        jax.eval_shape(Outer().init, jax.random.key(0), X)
+    jax.eval_shape(Stack(remat="core").init, jax.random.key(0), X, MASK, KEYS)
 
 
 def test_wrong_settings_are_sentences():
