@@ -18,6 +18,7 @@ from mmjax.layers.fourier import fourier_features, geometric_wavelengths
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d
 from mmjax.layers.series import SeriesTokens, instance_norm
+from mmjax.layers.stack import fields_of
 from mmjax.layers.transformer import layer_norm, transformer_of
 
 
@@ -38,7 +39,8 @@ class SeriesEncoder(nn.Module):
       channels: 'separate', a token for every patch of every channel (N = C P, channel by channel, one embedding of
         the channel added to its tokens), or 'joint', a token for the patches of all channels (N = P).
       stem: widths of convolutions over the samples, before patches are cut; over channels too where they are joint.
-      stem_kernel: samples that a convolution spans.
+      stem_kernel: taps of a convolution.
+      stem_dilation: samples from tap to tap, to the power of the layer's number from 0; see layers.series.SeriesStem.
       spectrogram: a patch is the log power of its spectrum, not its samples; see layers.series.log_power.
       mean, std: one for each channel, to normalise with; None leaves the values as they are.
       instance_norm: normalise each channel of each example by its own measured samples (after mean and std).
@@ -67,6 +69,7 @@ class SeriesEncoder(nn.Module):
     channels: str = "separate"
     stem: tuple[int, ...] = ()
     stem_kernel: int = 7
+    stem_dilation: int = 1
     spectrogram: bool = False
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -153,8 +156,7 @@ class SeriesEncoder(nn.Module):
 
     def _embed(self, name: str, values: jax.Array, measured: jax.Array) -> tuple[jax.Array, jax.Array]:
         stride = self.stride or self.patch_size
-        settings = {"stem": self.stem, "stem_kernel": self.stem_kernel, "spectrogram": self.spectrogram}
-        rows = SeriesTokens(self.width, self.patch_size, stride, **settings, dtype=self.dtype, name=name)
+        rows = SeriesTokens(**fields_of(self, SeriesTokens) | {"stride": stride}, name=name)
         return rows(values, measured)
 
     def _place(self, x: jax.Array) -> jax.Array:

@@ -74,24 +74,29 @@ class SeriesStem(nn.Module):
 
     Attributes:
       widths: of each layer, a GELU after each.
-      kernel_size: in samples.
+      kernel_size: taps of a convolution.
+      dilation: the taps of layer l are dilation**l samples apart; with 2 or 3 a few layers see long waves.
       dtype: compute dtype.
 
     Samples that the mask leaves out are 0 after every layer, as the padding at the borders is.
 
     References:
-      Xiao et al., Early Convolutions Help Transformers See Better, 2021.
+      Xiao et al., Early Convolutions Help Transformers See Better, 2021; van den Oord et al., WaveNet, 2016, section
+      2.1 (dilation).
     """
 
     widths: Sequence[int]
     kernel_size: int = 7
+    dilation: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        at_least(1, "stem", kernel_size=self.kernel_size, widths=min(self.widths))
+        at_least(1, "stem", kernel_size=self.kernel_size, dilation=self.dilation, widths=min(self.widths))
         for layer, width in enumerate(self.widths):
-            x = nn.Conv(width, (self.kernel_size,), dtype=self.dtype, name=f"layer_{layer}")(x)  # [R, T, width]
+            spacing = self.dilation**layer
+            conv = nn.Conv(width, (self.kernel_size,), kernel_dilation=spacing, dtype=self.dtype, name=f"layer_{layer}")
+            x = conv(x)  # [R, T, width]
             x = jnp.where(mask[..., None], nn.gelu(x, approximate=False), 0)
         return x
 
@@ -130,7 +135,8 @@ class SeriesTokens(nn.Module):
     """values [B, R, T, F] with measured [B, R, T, M] -> (tokens [B, R, P, width], mask [B, R, P]); R rows share it all.
 
     Attributes:
-      stem, stem_kernel: as in SeriesStem, which sees the values and what is missing; no stem where it is empty.
+      stem, stem_kernel, stem_dilation: as in SeriesStem, which sees the values and what is missing; no stem where the
+        first is empty.
       others: as in SeriesPatchEmbedding.
     """
 
@@ -139,6 +145,7 @@ class SeriesTokens(nn.Module):
     stride: int
     stem: Sequence[int] = ()
     stem_kernel: int = 7
+    stem_dilation: int = 1
     spectrogram: bool = False
     dtype: Any = jnp.float32
 
@@ -148,7 +155,7 @@ class SeriesTokens(nn.Module):
         values, measured = (einops.rearrange(a, "b r t f -> (b r) t f") for a in (values, measured))
         if self.stem:
             values = jnp.concatenate([values, 1.0 - measured.astype(values.dtype)], axis=-1)  # [B R, T, F + M]
-            stem = SeriesStem(self.stem, self.stem_kernel, self.dtype, name="stem")
+            stem = SeriesStem(self.stem, self.stem_kernel, self.stem_dilation, self.dtype, name="stem")
             values = stem(values, measured.any(axis=-1))  # [B R, T, F']
         patches = SeriesPatchEmbedding(
             self.width, self.patch_size, self.stride, self.spectrogram, self.dtype, name="patches"

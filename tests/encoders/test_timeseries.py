@@ -11,7 +11,7 @@ from mmjax.core.types import Stream
 from mmjax.encoders.timeseries import SeriesEncoder
 from mmjax.layers.dropout import example_keys
 from mmjax.layers.fourier import fourier_features, geometric_wavelengths
-from mmjax.layers.series import instance_norm, log_power, num_patches, series_patches
+from mmjax.layers.series import SeriesStem, instance_norm, log_power, num_patches, series_patches
 
 SIZES = {"patch_size": 4, "width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32}
 NAN = np.float32(np.nan)
@@ -256,3 +256,16 @@ def test_wrong_inputs_are_sentences():
     ]:
         with pytest.raises(UserError, match=message):
             SeriesEncoder(**SIZES, **settings).init(key, stream)
+
+
+@pytest.mark.parametrize(("dilation", "reach"), [(1, 3), (2, 7), (3, 13)])
+def test_the_stem_sees_as_far_as_its_dilation_says(dilation, reach):
+    """Three layers of three taps: a sample reaches 1 + d + d^2 samples to both sides, and no further."""
+    stem = SeriesStem((4, 4, 4), kernel_size=3, dilation=dilation)
+    x, mask = jnp.zeros((1, 41, 1)), jnp.ones((1, 41), bool)
+    params = stem.init(jax.random.key(0), x, mask)
+    before, after = (stem.apply(params, values, mask) for values in (x, x.at[0, 20].set(1.0)))
+    moved = np.flatnonzero(np.abs(np.asarray(after - before)).max(axis=(0, 2)) > 1e-7)
+    assert moved.min() == 20 - reach and moved.max() == 20 + reach
+    if dilation == 3:
+        assert len(moved) == 27  # every sample in reach, through some path of taps
