@@ -14,20 +14,21 @@ from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, path_mask
 from mmjax.core.types import Array
 from mmjax.tasks.multi import weighted_sum
-from mmjax.tasks.task import TaskLoss
+from mmjax.tasks.task import TaskLoss, mean_where
 
 
 @dataclasses.dataclass(frozen=True)
 class GradNorm(Modulator):
     """Weighs the tasks of a MultiTask; each step moves the weights w so that the norms of w_i grad L_i meet.
 
-    The norm of task i, with respect to the shared parameters and without noise, is to be the mean norm times (L_i /
-    L_i(0), over its mean) to the power alpha: what has learned less gets more. After each step the weights are scaled
-    to sum to their number.
+    L_i is the loss of task i under its fixed (or uncertainty) weight, without probes and penalties, which are added as
+    they are. The norm of task i, with respect to the shared parameters and without noise, is to be the mean norm times
+    (L_i / L_i(0), over its mean) to the power alpha: what has learned less gets more. After each step the weights are
+    scaled to sum to their number.
 
     Attributes:
       shared: pattern (re.fullmatch on the path) of the parameters whose gradients are compared: the last layer that
-        all tasks share.
+        all tasks share. A backward pass for each task from there on, over the whole batch at once, is the cost.
       alpha: strength; 0 makes all norms equal.
       learning_rate: of the weights.
 
@@ -57,13 +58,15 @@ class GradNorm(Modulator):
         }
 
     def reweigh(self, loss: TaskLoss, state: Any) -> TaskLoss:
-        """Returns the sum of the parts under the present weights."""
-        return weighted_sum(loss.parts, state["weights"])
+        """Returns the loss with its parts under the present weights too."""
+        weights = {name: loss.weights[name] * weight for name, weight in state["weights"].items()}
+        found = weighted_sum(loss.parts, weights)
+        return loss.replace(values=found.values, metrics=loss.metrics | found.metrics, weights=weights)
 
-    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
-        """Returns grads as they are, and the weights moved."""
+    def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns updates as they are, and the weights moved."""
         names = list(state["weights"])
-        losses = jnp.stack([step.loss.parts[name].mean() for name in names])  # [T]
+        losses = jnp.stack([mean_where(step.loss.parts[n].values, step.loss.parts[n].mask) for n in names])  # [T]
         first = jnp.stack([state["first"][name] for name in names])
         first = jnp.where(first > 0, first, losses)
         norms = self._norms(step, names)  # [T]
@@ -73,7 +76,7 @@ class GradNorm(Modulator):
             "weights": dict(zip(names, weights, strict=True)),
             "first": dict(zip(names, first, strict=True)),
         }
-        return grads, new, metrics
+        return updates, new, metrics
 
     def updated(self, weights: Array, norms: Array, losses: Array, first: Array) -> jax.Array:
         """Returns the next weights [T].
@@ -96,8 +99,9 @@ class GradNorm(Modulator):
 
         def losses(chosen: dict[str, Array]) -> jax.Array:
             params = map_with_path(lambda path, leaf: chosen.get(path, jax.lax.stop_gradient(leaf)), step.params)
-            parts = step.run(params, step.batch).parts
-            return jnp.stack([parts[name].mean() for name in names])
+            loss = step.run(params, step.batch)
+            weights = jax.lax.stop_gradient(loss.weights)
+            return jnp.stack([weights[n] * mean_where(loss.parts[n].values, loss.parts[n].mask) for n in names])
 
         rows = jax.jacrev(losses)(chosen)  # path -> [T, ...]
         return jnp.sqrt(sum(jnp.sum(jnp.square(row.reshape(len(names), -1)), axis=1) for row in rows.values()))

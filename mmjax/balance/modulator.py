@@ -17,18 +17,20 @@ from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss, mean_where
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a modulator sees of one step, after the gradient is taken.
+    """What a modulator sees of one step, after the gradient is taken and the optimizer has been asked.
 
     Attributes:
       loss: of the batch.
+      grads: its gradient, like params.
       params: as they were before the update.
       batch: of the step.
       number: [] int32, steps taken before.
       key: [] PRNG key of this step and modulator.
-      run: (params, batch) -> TaskLoss of the task alone, without noise.
+      run: (params, batch) -> TaskLoss of the task alone, without noise; embedded in the step's micro-batches.
     """
 
     loss: TaskLoss
+    grads: Any
     params: Any
     batch: Batch
     number: Array
@@ -46,7 +48,11 @@ class Step:
 
 
 class Modulator:
-    """A part of the train step; the defaults change nothing. A dataclass whose fields are its settings."""
+    """A part of the train step; the defaults change nothing. A dataclass whose fields are its settings.
+
+    What the papers do to gradients under SGD is done to updates here, which under SGD is the same: Adam and its kin
+    divide a gradient by its own size, and a factor with it.
+    """
 
     def init(self, params: Any, loss: TaskLoss) -> Any:
         """Returns the state at step 0, a tree of arrays; params and loss are shapes."""
@@ -58,10 +64,10 @@ class Modulator:
         del state
         return loss
 
-    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
-        """Returns (gradients to use instead, next state, metrics)."""
+    def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns (what is added to the parameters instead of updates, next state, metrics)."""
         del step
-        return grads, state, {}
+        return updates, state, {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +104,11 @@ def evidence_of(loss: TaskLoss) -> Evidence:
     return loss.evidence
 
 
+def seen(evidence: Evidence) -> dict[str, jax.Array]:
+    """Returns modality -> [] bool, whether any example of the batch has it; the scores of one that none has are 0."""
+    return {name: there.any() for name, there in evidence.present.items()}
+
+
 def mean_likelihoods(evidence: Evidence, answers: Mapping[str, Array]) -> dict[str, jax.Array]:
     """Returns modality -> [] float32, the mean over its examples of the log-likelihood of its answers [B, K]."""
     return {
@@ -111,14 +122,14 @@ def encoder_of(path: str, names: Collection[str]) -> str | None:
     return next((name for name in names if path.startswith(f"encoders_{name}/")), None)
 
 
-def scale_encoders(grads: Any, factors: Mapping[str, Array]) -> Any:
-    """Returns grads with those of each modality's encoder multiplied by its factor []."""
+def scale_encoders(updates: Any, factors: Mapping[str, Array]) -> Any:
+    """Returns updates with those of each modality's encoder multiplied by its factor []."""
 
-    def scale(path: str, grad: Array) -> Array:
+    def scale(path: str, update: Array) -> Array:
         name = encoder_of(path, factors)
-        return grad if name is None else grad * factors[name]
+        return update if name is None else update * factors[name]
 
-    return map_with_path(scale, grads)
+    return map_with_path(scale, updates)
 
 
 def check_probes(loss: TaskLoss, who: str) -> Evidence:
@@ -136,6 +147,9 @@ def check_probes(loss: TaskLoss, who: str) -> Evidence:
     return evidence
 
 
-def others_mean(values: Mapping[str, Array], name: str) -> jax.Array:
-    """Returns the mean [] of the values of the other modalities."""
-    return jnp.mean(jnp.stack([value for other, value in values.items() if other != name]))
+def others_mean(values: Mapping[str, Array], name: str, there: Mapping[str, Array]) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean [] of the values of the other modalities that are there, and whether there are any [] bool."""
+    others = [other for other in values if other != name]
+    count = sum(jnp.asarray(there[other], jnp.float32) for other in others)
+    total = sum(jnp.where(there[other], values[other], 0.0) for other in others)
+    return total / jnp.maximum(count, 1.0), count > 0

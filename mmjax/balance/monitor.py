@@ -40,17 +40,17 @@ class Monitor(Modulator):
         """Returns the utilisation as it was last measured."""
         return {name: jnp.zeros(()) for name in sorted(evidence_of(loss).present)}
 
-    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
-        """Returns grads as they are, and the metrics."""
+    def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns updates as they are, and the metrics."""
         measure = step.number % self.every == 0
         state = jax.lax.cond(measure, lambda: self._utilisation(step), lambda: state)
         metrics = {f"monitor/utilisation/{name}": value for name, value in state.items()}
-        leaves = flatten(grads)
+        leaves = flatten(step.grads)
         for name in state:
             own = [leaf for path, leaf in leaves.items() if encoder_of(path, state) == name]
             metrics[f"monitor/grad_norm/{name}"] = optax.global_norm(own) if own else jnp.zeros(())
         probes = mean_likelihoods(step.evidence, step.evidence.probes)
-        return grads, state, metrics | {f"monitor/probe/{name}": value for name, value in probes.items()}
+        return updates, state, metrics | {f"monitor/probe/{name}": value for name, value in probes.items()}
 
     def _utilisation(self, step: Step) -> dict[str, jax.Array]:
         whole = step.run(step.params, step.batch).evidence

@@ -1,14 +1,15 @@
-"""OGM-GE: slow the modality that is ahead, and give its gradient the noise back that this takes."""
+"""OGM-GE: slow the modality that is ahead, and give its update the noise back that this takes."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mmjax.balance.modulator import Modulator, Step, check_probes, encoder_of, others_mean, scale_encoders
+from mmjax.balance.modulator import Modulator, Step, check_probes, encoder_of, others_mean, scale_encoders, seen
 from mmjax.core.errors import at_least
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array
@@ -17,7 +18,7 @@ from mmjax.tasks.task import Evidence, TaskLoss, mean_where
 
 @dataclasses.dataclass(frozen=True)
 class OgmGe(Modulator):
-    """Multiplies the gradient of modality m's encoder by k_m = 1 - tanh(alpha * rho_m) where rho_m > 1, else by 1.
+    """Multiplies the update of modality m's encoder by k_m = 1 - tanh(alpha * rho_m) where rho_m > 1, else by 1.
 
     rho_m is the mean probability that m's probe gives the true class, over the mean of the other modalities' (for two,
     the paper's ratio). The paper reads these probabilities off the halves of the weights of one linear classifier on
@@ -25,7 +26,8 @@ class OgmGe(Modulator):
 
     Attributes:
       alpha: how strongly.
-      noise: add Gaussian noise of the standard deviation of each of the slowed encoder's gradients (the paper's GE).
+      noise: add Gaussian noise to the slowed encoder, of the standard deviation that each of its updates had before it
+        was slowed (the paper's GE).
       until: step after which nothing is changed; None is never.
 
     References:
@@ -44,21 +46,30 @@ class OgmGe(Modulator):
         check_probes(loss, "OgmGe")
         return ()
 
-    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
-        """Returns the modulated gradients and the factors as metrics."""
-        factors = self.factors(probabilities(step.evidence))
+    def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns the modulated updates and the factors as metrics."""
+        factors = self.factors(probabilities(step.evidence), seen(step.evidence))
         if self.until is not None:
             factors = {name: jnp.where(step.number < self.until, factor, 1.0) for name, factor in factors.items()}
-        grads = scale_encoders(grads, factors)
+        slowed = scale_encoders(updates, factors)
         if self.noise:
-            grads = _with_noise(grads, factors, step.key)
-        return grads, state, {f"ogm_ge/factor/{name}": factor for name, factor in factors.items()}
+            slowed = jax.tree.map(jnp.add, slowed, _noise(updates, factors, step.key))
+        return slowed, state, {f"ogm_ge/factor/{name}": factor for name, factor in factors.items()}
 
-    def factors(self, scores: dict[str, Array]) -> dict[str, jax.Array]:
-        """Returns modality -> k_m [] of modality -> score []: exactly 1 for one that is not ahead of the others."""
-        tiny = jnp.finfo(jnp.float32).tiny
-        ratios = {name: score / jnp.maximum(others_mean(scores, name), tiny) for name, score in scores.items()}
-        return {name: jnp.where(ratio > 1, 1 - jnp.tanh(self.alpha * ratio), 1.0) for name, ratio in ratios.items()}
+    def factors(self, scores: Mapping[str, Array], there: Mapping[str, Array]) -> dict[str, jax.Array]:
+        """Returns modality -> k_m []: exactly 1 for one that is not ahead of the others that are there.
+
+        Args:
+          scores: modality -> [].
+          there: modality -> [] bool, whether its score is of any example.
+        """
+
+        def factor(name: str, score: Array) -> jax.Array:
+            others, any_other = others_mean(scores, name, there)
+            ratio = score / jnp.maximum(others, jnp.finfo(jnp.float32).tiny)
+            return jnp.where(there[name] & any_other & (ratio > 1), 1 - jnp.tanh(self.alpha * ratio), 1.0)
+
+        return {name: factor(name, score) for name, score in scores.items()}
 
 
 def probabilities(evidence: Evidence) -> dict[str, jax.Array]:
@@ -69,15 +80,15 @@ def probabilities(evidence: Evidence) -> dict[str, jax.Array]:
     }
 
 
-def _with_noise(grads: Any, factors: dict[str, Array], key: Array) -> Any:
-    """Adds noise of each leaf's own standard deviation to the encoders whose factor is below 1."""
-    numbers = iter(range(len(jax.tree.leaves(grads))))
+def _noise(updates: Any, factors: dict[str, Array], key: Array) -> Any:
+    """Returns noise of each leaf's own standard deviation for the encoders whose factor is below 1, else 0."""
+    numbers = iter(range(len(jax.tree.leaves(updates))))
 
-    def add(path: str, grad: Array) -> Array:
+    def draw(path: str, update: Array) -> Array:
         number, name = next(numbers), encoder_of(path, factors)
         if name is None:
-            return grad
-        noise = jax.random.normal(jax.random.fold_in(key, number), grad.shape) * jnp.std(grad)
-        return jnp.where(factors[name] < 1, grad + noise, grad)
+            return jnp.zeros_like(update)
+        noise = jax.random.normal(jax.random.fold_in(key, number), update.shape) * jnp.std(update)
+        return jnp.where(factors[name] < 1, noise, 0.0)
 
-    return map_with_path(add, grads)
+    return map_with_path(draw, updates)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mmjax.balance.modulator import Modulator, Step, evidence_of
+from mmjax.balance.modulator import Modulator, Step, evidence_of, seen
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Array
 from mmjax.tasks.task import TaskLoss, mean_where
@@ -59,19 +60,19 @@ class Pmr(Modulator):
         evidence = evidence_of(loss)
         answers = {n: self._log_answer(f, state, n) for n, f in evidence.features.items()}  # [B, K]
         likelihood = {n: jnp.take_along_axis(a, evidence.labels[:, None], axis=1)[:, 0] for n, a in answers.items()}
-        pull, hold = self.strengths(self._scores(likelihood, evidence.present))
+        pull, hold = self.strengths(self._scores(likelihood, evidence.present), seen(evidence))
         mu = jnp.where(state["step"] < self.entropy_until, self.mu, 0.0)
-        values, metrics = loss.values, dict(loss.metrics)
+        extra, metrics = loss.extra, dict(loss.metrics)
         for name, answer in answers.items():
             there = evidence.present[name] & self._known(state, name, evidence.labels)
             entropy = -jnp.sum(jnp.exp(answer) * answer, axis=-1)  # [B]
             term = -self.alpha * pull[name] * likelihood[name] - mu * hold[name] * entropy
-            values = values + jnp.where(there, term, 0.0)
+            extra = extra + jnp.where(there, term, 0.0)
             metrics |= {f"pmr/pull/{name}": pull[name], f"pmr/hold/{name}": hold[name]}
-        return loss.replace(values=values, metrics=metrics)
+        return loss.replace(extra=extra, metrics=metrics)
 
-    def modulate(self, grads: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
-        """Returns grads as they are, and the centres moved towards those of the batch."""
+    def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
+        """Returns updates as they are, and the centres moved towards those of the batch."""
         evidence, decay = step.evidence, self.decay
         centres, weight = {}, {}
         for name, features in evidence.features.items():
@@ -82,13 +83,22 @@ class Pmr(Modulator):
             old, held = state["centres"][name], state["weight"][name]
             centres[name] = jnp.where(seen[:, None], decay * old + (1 - decay) * mean, old)
             weight[name] = jnp.where(seen, decay * held + (1 - decay), held)
-        return grads, {"centres": centres, "weight": weight, "step": state["step"] + 1}, {}
+        return updates, {"centres": centres, "weight": weight, "step": state["step"] + 1}, {}
 
-    def strengths(self, scores: dict[str, Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """Returns (modality -> b_m [], modality -> g_m []) of modality -> s_m []."""
+    def strengths(
+        self, scores: Mapping[str, Array], there: Mapping[str, Array]
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Returns (modality -> b_m [], modality -> g_m []) of modality -> s_m [], compared with those that are there.
+
+        Args:
+          scores: modality -> [].
+          there: modality -> [] bool, whether its score is of any example.
+        """
         tiny = jnp.finfo(jnp.float32).tiny
-        stacked = jnp.stack(list(scores.values()))
-        best, worst = jnp.max(stacked), jnp.maximum(jnp.min(stacked), tiny)
+        stacked = jnp.stack(list(scores.values()))  # [M]
+        known = jnp.stack([there[name] for name in scores])  # [M]
+        best = jnp.max(jnp.where(known, stacked, 0.0))
+        worst = jnp.maximum(jnp.min(jnp.where(known, stacked, jnp.inf)), tiny)
         pull = {name: jnp.clip(best / jnp.maximum(score, tiny) - 1, 0, 1) for name, score in scores.items()}
         hold = {name: jnp.clip(score / worst - 1, 0, 1) for name, score in scores.items()}
         return pull, hold

@@ -18,6 +18,10 @@ LOSSES = {
 }
 
 
+SCALARS = {"softmax": ("logit_scale",), "sigmoid": ("logit_scale", "logit_bias")}
+"""What each loss learns beside the embeddings."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Contrastive:
     """Softmax (InfoNCE, CLIP) or sigmoid (SigLIP) loss between the embeddings of two modalities.
@@ -45,17 +49,21 @@ class Contrastive:
         one_of(self.form, sorted({form for _, form in LOSSES}), "Contrastive.form")
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
-        """Returns ((first [B, E], second [B, E]), scalars)."""
+        """Returns the embeddings (first [B, E], second [B, E]) with the penalties, and the learned scalars."""
         for name in (self.first, self.second):
             one_of(name, batch.streams, "Contrastive: the modality")
         streams = {name: batch.streams[name] for name in (self.first, self.second)}
         outputs = apply(params, streams, rng)
-        return tuple(outputs.embeddings[name] for name in streams), outputs.scalars
+        pair = tuple(outputs.embeddings[name] for name in streams)
+        return {"pair": pair, "penalties": outputs.penalties}, outputs.scalars
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the loss of every pair over all pairs of the batch."""
+        for name in SCALARS[self.kind]:
+            one_of(name, shared, "Contrastive: the learned scalar")
+        scalars = {name: shared[name] for name in SCALARS[self.kind]}
         present = [batch.streams[name].mask.any(axis=1) for name in (self.first, self.second)]
         mask = batch.mask & present[0] & present[1]  # [B]
         options = {"chunk_size": self.chunk_size} if self.form == "ring" else {}
-        values = LOSSES[self.kind, self.form](*by_example, **shared, group=batch.group, mask=mask, **options)
-        return TaskLoss(values, mask, dict(shared))
+        values = LOSSES[self.kind, self.form](*by_example["pair"], **scalars, group=batch.group, mask=mask, **options)
+        return TaskLoss(values, mask, scalars).penalised(by_example["penalties"])

@@ -30,7 +30,7 @@ class MultiTask:
 
     Attributes:
       tasks: name -> Task.
-      weights: name -> fixed weight; 1 where there is none. GradNorm (balance.gradnorm) starts from them.
+      weights: name -> fixed weight; 1 where there is none. Those of GradNorm (balance.gradnorm) multiply them.
       uncertainty: weigh task i by exp(-s_i) and add s_i / 2, where s_i is the learned scalar 'log_variance/NAME' of the
         model (`uncertainty_scalars` makes them). A classification, whose likelihood has a temperature and no variance,
         is weighed alike.
@@ -56,22 +56,28 @@ class MultiTask:
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Runs the model once and lets every task take its part."""
         outputs = apply(params, batch.streams, rng)
-        taken = {name: task.embed(lambda *_: outputs, params, batch, rng) for name, task in self.tasks.items()}
+        alone = outputs.replace(penalties={})  # which count once, not once a task
+        taken = {name: task.embed(lambda *_: alone, params, batch, rng) for name, task in self.tasks.items()}
         by_example = {name: by_example for name, (by_example, _) in taken.items()}
         shared = {name: shared for name, (_, shared) in taken.items()}
-        return by_example, {"tasks": shared, "scalars": outputs.scalars}
+        tasks = {"tasks": by_example, "penalties": outputs.penalties}
+        return tasks, {"tasks": shared, "scalars": outputs.scalars}
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the sum, spread over the examples so that its mean is the sum of the tasks' means."""
-        parts = {name: task.loss(by_example[name], shared["tasks"][name], batch) for name, task in self.tasks.items()}
+        parts = {
+            name: task.loss(by_example["tasks"][name], shared["tasks"][name], batch)
+            for name, task in self.tasks.items()
+        }
         weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in self.tasks}
-        extra = jnp.float32(0.0)
+        spread = jnp.float32(0.0)
         if self.uncertainty:
-            for name in self.tasks:
+            for name, part in parts.items():
                 log_variance = self._scalar(shared["scalars"], name)
                 weights[name] = weights[name] * jnp.exp(-log_variance)
-                extra = extra + 0.5 * log_variance
-        return weighted_sum(parts, weights, extra)
+                spread = spread + jnp.where(part.mask.any(), 0.5 * log_variance, 0.0)
+        loss = weighted_sum(parts, weights).penalised(by_example["penalties"])
+        return loss.replace(extra=loss.extra + spread)
 
     def _scalar(self, scalars: Mapping[str, Array], name: str) -> Array:
         if LOG_VARIANCE.format(name) not in scalars:
@@ -82,19 +88,21 @@ class MultiTask:
         return scalars[LOG_VARIANCE.format(name)]
 
 
-def weighted_sum(parts: Mapping[str, TaskLoss], weights: Mapping[str, Array], extra: Array = 0.0) -> TaskLoss:
-    """Returns the TaskLoss whose mean is sum_i weights[i] * parts[i].mean() + extra.
+def weighted_sum(parts: Mapping[str, TaskLoss], weights: Mapping[str, Array]) -> TaskLoss:
+    """Returns the TaskLoss whose values have the mean sum_i weights[i] * (mean of the values of parts[i]).
 
-    An example that any part counts, counts; each part's values are scaled by (examples in all) / (its own).
+    An example that any part counts, counts; each part's values are scaled by (examples in all) / (its own). The parts'
+    `extra` is added without a weight.
     """
     mask = jnp.stack([part.mask for part in parts.values()]).any(axis=0)  # [B]
     total = jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
-    values = jnp.full(mask.shape, extra, jnp.float32)
+    values = extra = jnp.zeros(mask.shape, jnp.float32)
     metrics = {}
     for name, part in parts.items():
-        own = jnp.maximum(jnp.sum(part.mask.astype(jnp.float32)), 1.0)
-        values = values + weights[name] * jnp.where(part.mask, part.values, 0.0) * (total / own)
+        share = total / jnp.maximum(jnp.sum(part.mask.astype(jnp.float32)), 1.0)
+        values = values + weights[name] * jnp.where(part.mask, part.values, 0.0) * share
+        extra = extra + jnp.where(part.mask, part.extra, 0.0) * share
         metrics |= {f"{name}/{key}": value for key, value in part.metrics.items()}
         metrics |= {f"{name}/loss": mean_where(part.values, part.mask), f"{name}/weight": jnp.float32(weights[name])}
     evidence = next((part.evidence for part in parts.values() if part.evidence is not None), None)
-    return TaskLoss(values, mask, metrics, evidence, dict(parts))
+    return TaskLoss(values, mask, metrics, evidence, dict(parts), dict(weights), extra)

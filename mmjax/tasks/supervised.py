@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Supervised(abc.ABC):
     head: str = "label"
     target: str = "label"
     probes: str | None = None
+    _kind: ClassVar[type] = jnp.floating
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Returns what the heads and probes predict and what the fusion adds to the loss, all [B, ...]."""
@@ -48,19 +49,21 @@ class Supervised(abc.ABC):
         return by_example, outputs.scalars
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
-        """Returns the loss of every example: of the head, its penalties, and of the probes (which only they feel)."""
-        one_of(self.target, batch.targets, f"{type(self).__name__}.target")
-        labels = batch.targets[self.target]
+        """Returns the loss of every example; the penalties and the probes' own losses are its `extra`.
+
+        Raises:
+          UserError: there is no such target, or it is not one class or value [B] an example.
+        """
+        labels = self._labels(batch)
         present = {name: there > 0 for name, there in by_example["present"].items()}
         mask = batch.mask & self._has_label(labels) & jnp.stack(list(present.values())).any(axis=0)  # [B]
         labels = jnp.where(mask, labels, jnp.zeros_like(labels))
         values = self._loss(by_example["prediction"], labels)  # [B]
         metrics = self._metrics(by_example["prediction"], labels, mask)
-        for name, penalty in by_example["penalties"].items():
-            values, metrics[f"penalty/{name}"] = values + penalty, mean_where(penalty, mask)
+        extra = jnp.zeros_like(values)
         for name, answer in by_example["probes"].items():
             seen = mask & present[name]
-            values = values + jnp.where(seen, self._loss(answer, labels), 0.0)
+            extra = extra + jnp.where(seen, self._loss(answer, labels), 0.0)
             metrics |= {f"probe/{name}/{key}": value for key, value in self._metrics(answer, labels, seen).items()}
         evidence = Evidence(
             by_example["prediction"],
@@ -70,7 +73,19 @@ class Supervised(abc.ABC):
             by_example["probes"],
             self.log_likelihood,
         )
-        return TaskLoss(values, mask, metrics, evidence)
+        return TaskLoss(values, mask, metrics, evidence, extra=extra).penalised(by_example["penalties"])
+
+    def _labels(self, batch: Batch) -> Array:
+        who = type(self).__name__
+        one_of(self.target, batch.targets, f"{who}.target")
+        labels = batch.targets[self.target]
+        if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, self._kind):
+            raise UserError(
+                f"{who}: the target {self.target!r} is {labels.dtype} {list(labels.shape)}; expected one "
+                f"{'class' if self._kind is jnp.integer else 'value'} an example, [batch] of "
+                f"{self._kind.__name__} numbers."
+            )
+        return labels
 
     @abc.abstractmethod
     def log_likelihood(self, prediction: Array, labels: Array) -> jax.Array:
@@ -100,6 +115,7 @@ class Classification(Supervised):
 
     label_smoothing: float = 0.0
     class_weights: Sequence[float] | None = None
+    _kind: ClassVar[type] = jnp.integer
 
     def __post_init__(self):
         if self.class_weights is not None:  # hashable, as a static part of the evidence has to be

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import flax.struct
@@ -46,6 +46,8 @@ class TaskLoss:
       metrics: name -> [] float32 worth logging.
       evidence: of a supervised task.
       parts: name -> TaskLoss of the tasks that this one is the weighted sum of.
+      weights: name -> [] float32, of the parts.
+      extra: [B] float32, added to the loss whatever the weights: of probes, and the penalties of a fusion.
     """
 
     values: Array
@@ -53,10 +55,18 @@ class TaskLoss:
     metrics: dict[str, Array] = flax.struct.field(default_factory=dict)
     evidence: Evidence | None = None
     parts: dict[str, TaskLoss] = flax.struct.field(default_factory=dict)
+    weights: dict[str, Array] = flax.struct.field(default_factory=dict)
+    extra: Array | float = 0.0
 
     def mean(self) -> jax.Array:
-        """Returns the float32 mean of values over mask; 0 where nothing counts."""
-        return mean_where(self.values, self.mask)
+        """Returns the float32 mean of values + extra over mask, which is minimised; 0 where nothing counts."""
+        return mean_where(self.values + self.extra, self.mask)
+
+    def penalised(self, penalties: Mapping[str, Array]) -> TaskLoss:
+        """Returns the loss with the penalties [B] of `Outputs` added and logged."""
+        metrics = {f"penalty/{name}": mean_where(penalty, self.mask) for name, penalty in penalties.items()}
+        extra = sum(penalties.values(), start=self.extra)
+        return self.replace(extra=extra, metrics=self.metrics | metrics)
 
 
 def mean_where(values: Array, mask: Array) -> jax.Array:

@@ -15,7 +15,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mmjax.core.errors import UserError, at_least
-from mmjax.core.trees import flatten, strict_merge
+from mmjax.core.trees import flatten, map_with_path, strict_merge
 from mmjax.training.state import TrainState
 
 
@@ -69,7 +69,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return False
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(_as_stored(state)), meta=ocp.args.JsonSave(dict(meta)))
         return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
 
     def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
@@ -80,8 +80,10 @@ class Checkpoints:
         """
         step = self._step(step)
         self._check(abstract, step)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=args)["state"]
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_stored(abstract)))
+        found = self._manager.restore(step, args=args)["state"]
+        balance = flatten(found.pop("balance", {}))
+        return abstract.replace(**found, balance=map_with_path(lambda path, _: balance[path], abstract.balance))
 
     def _check(self, abstract: TrainState, step: int) -> None:
         stored = _stored(self._state_folder(step))
@@ -145,6 +147,13 @@ class Checkpoints:
         if step is not None and step not in known:
             raise UserError(f"{self.directory}: there is no checkpoint of step {step}; there are {known}.")
         return known[-1] if step is None else step
+
+
+def _as_stored(state: TrainState) -> dict[str, Any]:
+    """Returns field -> tree; what has no leaf of the modulators' states is left out, as is `balance` without any."""
+    tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    balance = {name: child for name, child in tree.pop("balance").items() if jax.tree.leaves(child)}
+    return tree | ({"balance": balance} if balance else {})
 
 
 def _stored(folder: epath.Path) -> Any:

@@ -10,6 +10,8 @@ References:
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import einops
@@ -42,16 +44,12 @@ def value_and_grad(
             return loss.mean(), loss
 
         return jax.value_and_grad(whole, has_aux=True)(params)
-    if batch.size % micro_batches:
-        raise UserError(f"micro_batches: {micro_batches} does not divide the batch of {batch.size} examples.")
-    parts = jax.tree.map(lambda leaf: split(leaf, micro_batches), (batch, rng))
+    parts = _parts((batch, rng), micro_batches)
 
     def embed(params, part):
         return task.embed(apply, params, *part)
 
-    by_example, shared = jax.lax.map(lambda part: embed(params, part), parts)
-    by_example = jax.tree.map(join, by_example)
-    shared = jax.tree.map(lambda leaf: leaf[0], shared)
+    by_example, shared = _embedded(functools.partial(embed, params), parts)
 
     def of_embeddings(by_example, shared):
         loss = task.loss(by_example, shared, batch)
@@ -59,6 +57,27 @@ def value_and_grad(
 
     value, cached = jax.value_and_grad(of_embeddings, argnums=(0, 1), has_aux=True)(by_example, shared)
     return value, _second_pass(embed, params, parts, cached, micro_batches)
+
+
+def run_in_parts(task: Task, apply: Apply, params: Any, batch: Batch, micro_batches: int = 1) -> TaskLoss:
+    """Returns the loss of task over batch without noise, embedded in parts as `value_and_grad` does."""
+    if micro_batches == 1:
+        return run(task, apply, params, batch)
+    embed = functools.partial(task.embed, apply, params, rng=None)
+    return task.loss(*_embedded(lambda part: embed(batch=part), _parts(batch, micro_batches)), batch)
+
+
+def _parts(tree: Any, micro_batches: int) -> Any:
+    size = jax.tree.leaves(tree)[0].shape[0]
+    if size % micro_batches:
+        raise UserError(f"micro_batches: {micro_batches} does not divide the batch of {size} examples.")
+    return jax.tree.map(lambda leaf: split(leaf, micro_batches), tree)
+
+
+def _embedded(embed: Callable[[Any], Any], parts: Any) -> tuple[Any, Any]:
+    """Returns (by_example, shared) of all parts together."""
+    by_example, shared = jax.lax.map(embed, parts)
+    return jax.tree.map(join, by_example), jax.tree.map(lambda leaf: leaf[0], shared)
 
 
 def _second_pass(embed, params: Any, parts: Any, cached: Any, micro_batches: int) -> Any:

@@ -14,10 +14,13 @@ import optax
 from mmjax.balance.modulator import Modulator, Reweighed, Step
 from mmjax.core.types import Array, Batch
 from mmjax.layers.dropout import example_keys
-from mmjax.tasks.task import Apply, Task, TaskLoss, run
+from mmjax.tasks.task import Apply, Task
 from mmjax.training import state as states
-from mmjax.training.grad_cache import value_and_grad
+from mmjax.training.grad_cache import run_in_parts, value_and_grad
 from mmjax.training.state import TrainState
+
+MODULATORS = 2**31 - 1
+"""Folded into the key of a step for the noise of modulators; those of examples are folded with their row."""
 
 
 def train_step(
@@ -58,11 +61,11 @@ def train_step(
 
     reweighed = Reweighed(task, modulators, state.balance)
     (loss, task_loss), grads = value_and_grad(reweighed, apply_trainable, state.params, batch, rng, micro_batches)
-    grads, balance, watched = _modulate(
-        grads, state, batch, task_loss, apply=apply, task=task, modulators=modulators, seed=seed
-    )
     grad_norm = optax.global_norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    run = functools.partial(run_in_parts, task, apply, micro_batches=micro_batches)
+    seen = functools.partial(Step, task_loss, grads, state.params, batch, state.step, run=run)
+    updates, balance, watched = _modulate(updates, state, seen, modulators, seed)
     params = optax.apply_updates(state.params, updates)
     ema = states.update_ema(state.ema, params, ema_decay)
 
@@ -79,22 +82,13 @@ def train_step(
 
 
 def _modulate(
-    grads: Any,
-    state: TrainState,
-    batch: Batch,
-    loss: TaskLoss,
-    *,
-    apply: Apply,
-    task: Task,
-    modulators: Mapping[str, Modulator],
-    seed: int,
+    updates: Any, state: TrainState, seen: Callable[..., Step], modulators: Mapping[str, Modulator], seed: int
 ) -> tuple[Any, dict[str, Any], dict[str, Array]]:
-    """Returns (gradients, state and metrics of the modulators), each modulator acting on what the one before left."""
-
+    """Returns (updates, state and metrics of the modulators), each modulator acting on what the one before left."""
     states, metrics = {}, {}
+    noise = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), MODULATORS)
     for number, (name, modulator) in enumerate(modulators.items()):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), batch.size + number)
-        seen = Step(loss, state.params, batch, state.step, key, functools.partial(run, task, apply))
-        grads, states[name], found = modulator.modulate(grads, state.balance[name], seen)
+        step = seen(key=jax.random.fold_in(noise, number))
+        updates, states[name], found = modulator.modulate(updates, state.balance[name], step)
         metrics |= found
-    return grads, states, metrics
+    return updates, states, metrics

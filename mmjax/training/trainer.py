@@ -16,7 +16,7 @@ from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Batch, Outputs
 from mmjax.data.pipeline import Pipeline
-from mmjax.tasks.task import Apply, run
+from mmjax.tasks.task import Apply, Task, TaskLoss, run
 from mmjax.training import duration, sharding, state
 from mmjax.training.experiment import Experiment
 from mmjax.training.state import TrainState
@@ -71,7 +71,9 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
     optimizer = experiment.optimizer.build(shapes, learning_rate)
     trainable = experiment.optimizer.trainable(shapes)
     apply = apply_of(experiment.model)
-    balance = _balance(experiment, apply, shapes, data.element_spec())
+    loss = jax.eval_shape(functools.partial(run, experiment.task, apply), shapes, data.element_spec())
+    _check_classes(experiment.task, data, loss)
+    balance = functools.partial(_balance, experiment, shapes, loss)
     ema = trainable if experiment.optimizer.ema else None
     make_state = functools.partial(state.create, optimizer=optimizer, trainable=ema, balance=balance)
     abstract = jax.eval_shape(make_state, shapes)
@@ -105,10 +107,22 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
     )
 
 
-def _balance(experiment: Experiment, apply: Apply, params: Any, batch: Batch) -> Callable[[], dict[str, Any]]:
-    """Returns a function that makes the first state of each modulator; what does not fit the task is found here."""
-    loss = jax.eval_shape(functools.partial(run, experiment.task, apply), params, batch)
-    return lambda: {name: modulator.init(params, loss) for name, modulator in experiment.balance.items()}
+def _balance(experiment: Experiment, params: Any, loss: TaskLoss) -> dict[str, Any]:
+    """Returns the first state of each modulator."""
+    return {name: modulator.init(params, loss) for name, modulator in experiment.balance.items()}
+
+
+def _check_classes(task: Task, data: Pipeline, loss: TaskLoss) -> None:
+    """Raises UserError where a head has another number of classes than its target."""
+    for name, part in loss.parts.items():
+        _check_classes(task.tasks[name], data, part)
+    classes = getattr(data.targets.get(getattr(task, "target", None)), "classes", None)
+    if classes is None or loss.evidence is None or loss.parts:
+        return
+    if len(classes) != (size := loss.evidence.prediction.shape[-1]):
+        raise UserError(
+            f"the target {task.target!r} has {len(classes)} classes, but the head {task.head!r} predicts {size}."
+        )
 
 
 def answers(outputs: Outputs) -> dict[str, Array]:

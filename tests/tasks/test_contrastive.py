@@ -29,10 +29,15 @@ BATCH = Batch(
 )
 
 
+def pair(first, second):
+    """Returns what Contrastive.embed gives for two embeddings."""
+    return {"pair": (first, second), "penalties": {}}
+
+
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_forms_agree_and_missing_or_padding_rows_do_not_count(kind):
     shared = {"logit_scale": jnp.asarray(7.0)} | ({"logit_bias": jnp.asarray(-3.0)} if kind == "sigmoid" else {})
-    found = {form: Contrastive(kind=kind, form=form).loss((A, B), shared, BATCH) for form in ("dense", "ring")}
+    found = {form: Contrastive(kind=kind, form=form).loss(pair(A, B), shared, BATCH) for form in ("dense", "ring")}
     np.testing.assert_array_equal(found["dense"].mask, [True, True, False, True, True, False])
     np.testing.assert_allclose(found["dense"].values, found["ring"].values, rtol=1e-5)
     kept = np.array([0, 1, 3, 4])
@@ -41,7 +46,7 @@ def test_forms_agree_and_missing_or_padding_rows_do_not_count(kind):
         BATCH.group[kept],
         np.ones(4, bool),
     )
-    expected = Contrastive(kind=kind, form="dense").loss((A[kept], B[kept]), shared, alone)
+    expected = Contrastive(kind=kind, form="dense").loss(pair(A[kept], B[kept]), shared, alone)
     assert float(found["ring"].mean()) == pytest.approx(float(expected.mean()), rel=1e-5)
 
 
@@ -54,7 +59,7 @@ def test_the_mean_is_over_what_counts_and_zero_where_nothing_does():
 
 def test_groups_are_positives_of_one_another():
     shared = {"logit_scale": jnp.asarray(7.0)}
-    values = Contrastive(form="dense").loss((A, B), shared, BATCH).values
+    values = Contrastive(form="dense").loss(pair(A, B), shared, BATCH).values
     mask = BATCH.mask & TEXT_MASK.any(1)
     np.testing.assert_allclose(values, softmax_contrastive(A, B, logit_scale=7.0, group=BATCH.group, mask=mask))
 

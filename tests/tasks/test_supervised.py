@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.core.trees import flatten
+from mmjax.core.types import Outputs, Tokens
+from mmjax.tasks.contrastive import Contrastive
 from mmjax.tasks.multi import MultiTask, uncertainty_scalars
 from mmjax.tasks.supervised import Classification, Regression
 from mmjax.training.grad_cache import value_and_grad
@@ -80,7 +83,8 @@ def test_probes_add_their_own_loss_where_the_modality_is():
     labels = BATCH.targets["label"]
     extra = {n: -log_softmax(a)[np.arange(12), labels] for n, a in outputs.predictions["probe"].items()}
     extra["a"][0] = 0  # row 0 lacks a
-    np.testing.assert_allclose((probed.values - plain.values)[2:], (extra["a"] + extra["b"])[2:], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(probed.values, plain.values)
+    np.testing.assert_allclose(probed.extra[2:], (extra["a"] + extra["b"])[2:], rtol=0, atol=1e-5)
     assert "probe/a/accuracy" in probed.metrics
 
 
@@ -108,6 +112,58 @@ def test_uncertainty_weights_learn_and_have_kendalls_value():
         assert float(grads[f"log_variance/{name}"]) == pytest.approx(0.5 - np.exp(-0.5) * part, rel=1e-4)
 
 
+def test_probes_change_nothing_that_the_model_learns():
+    """Gradients of all but the probes, weights by uncertainty included, are the same to 1e-6."""
+    scalars = uncertainty_scalars(("label", "score"))
+    params, apply = made(toy_model(scalars=scalars))
+
+    def grads(probes):
+        task = MultiTask(
+            {"label": Classification(probes=probes), "score": Regression("score", "score")}, uncertainty=True
+        )
+        return jax.grad(lambda p: task.loss(*task.embed(apply, p, BATCH, None), BATCH).mean())(params)
+
+    with_probes, without = flatten(grads("probe")), flatten(grads(None))
+    for path, leaf in without.items():
+        if not path.startswith("decoders_probe"):
+            np.testing.assert_allclose(with_probes[path], leaf, rtol=1e-5, atol=1e-6, err_msg=path)
+    assert np.abs(with_probes["decoders_probe/a/kernel"]).max() > 0.01
+
+
+def test_a_task_without_examples_learns_no_weight():
+    scalars = uncertainty_scalars(("label", "score"))
+    params, apply = made(toy_model(scalars=scalars))
+    batch = BATCH.replace(targets=BATCH.targets | {"label": np.full(12, -1, np.int32)})
+    task = MultiTask({"label": Classification(), "score": Regression("score", "score")}, uncertainty=True)
+    grads = jax.grad(lambda p: task.loss(*task.embed(apply, p, batch, None), batch).mean())(params)
+    assert float(grads["log_variance/label"]) == 0 and float(grads["log_variance/score"]) != 0
+
+
+@pytest.mark.parametrize("tasks", [("label",), ("label", "score"), ("label", "score", "align")])
+def test_penalties_count_once_whatever_the_tasks(tasks):
+    made_tasks = {
+        "label": Classification(),
+        "score": Regression("score", "score"),
+        "align": Contrastive("a", "b", form="dense"),
+    }
+    outputs = Outputs(
+        tokens={name: Tokens(jnp.ones((12, 1, 4)), BATCH.streams[name].mask) for name in "ab"},
+        embeddings={name: jnp.eye(12, 4) for name in "ab"},
+        scalars={"logit_scale": jnp.float32(10.0), "log_variance/label": jnp.float32(0.0)},
+        predictions={"label": jnp.zeros((12, 3)), "score": jnp.zeros((12, 1))},
+    )
+    penalty = jnp.arange(12.0)
+    task = MultiTask({name: made_tasks[name] for name in tasks}, {"label": 2.0})
+    for one in (task, made_tasks[tasks[-1]]):
+        plain, more = (
+            one.loss(*one.embed(lambda *_, p=p: outputs.replace(penalties=p), {}, BATCH, None), BATCH)
+            for p in ({}, {"balance": penalty})
+        )
+        expected = np.mean(np.asarray(penalty)[np.asarray(plain.mask)])
+        assert float(more.mean() - plain.mean()) == pytest.approx(expected, rel=1e-5)
+        assert float(more.metrics["penalty/balance"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_micro_batches_give_the_same_gradient():
     task = MultiTask({"label": Classification(probes="probe"), "score": Regression("score", "score")})
     params, apply = made(toy_model())
@@ -124,6 +180,12 @@ def test_what_does_not_fit_is_a_sentence():
         loss_of(Classification(head="lable"))
     with pytest.raises(UserError, match=r"Classification\.target: 'labels'"):
         loss_of(Classification(target="labels"))
+    for shape in ((12, 1), (12, 3)):
+        batch = BATCH.replace(targets=BATCH.targets | {"score": np.zeros(shape, np.float32)})
+        with pytest.raises(UserError, match=r"'score' is float32 \[12, .\]; expected one value an example"):
+            loss_of(Regression("score", "score"), batch=batch)
+    with pytest.raises(UserError, match="expected one class an example"):
+        loss_of(Classification(target="score"))
     with pytest.raises(UserError, match="2 weights, but 'label' predicts 3"):
         loss_of(Classification(class_weights=(1.0, 2.0)))
     with pytest.raises(UserError, match=r"expected \[batch, 1\]"):

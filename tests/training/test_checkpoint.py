@@ -152,3 +152,30 @@ def test_restores_onto_another_mesh_and_onto_one_device(tmp_path):
     """)
     assert out.endswith("ok\n")
     np.testing.assert_array_equal(Checkpoints(tmp_path).restore_params()["a"]["kernel"], PARAMS["a"]["kernel"])
+
+
+BALANCE = {"watch": {}, "noise": (), "averages": {"mean": {"a": jnp.float32(0.3)}, "count": jnp.float32(4)}}
+
+
+def test_states_of_modulators_come_back_whatever_they_hold(tmp_path):
+    state = state_at(1).replace(balance=BALANCE)
+    checkpoints = Checkpoints(tmp_path, Keep())
+    checkpoints.save(state, {})
+    checkpoints.wait()
+    found = checkpoints.restore(jax.eval_shape(lambda: state))
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    np.testing.assert_array_equal(found.balance["averages"]["mean"]["a"], 0.3 * np.ones((), np.float32))
+    with pytest.raises(UserError, match=r"(?s)does not fit this config.*balance/averages"):
+        checkpoints.restore(jax.eval_shape(lambda: state_at(1)))
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("saved", [{}, {"noise": ()}])
+@pytest.mark.parametrize("wanted", [{}, {"noise": ()}, {"watch": {}, "noise": ()}])
+def test_modulators_without_a_state_may_come_and_go(tmp_path, saved, wanted):
+    checkpoints = Checkpoints(tmp_path, Keep())
+    checkpoints.save(state_at(1).replace(balance=saved), {})
+    checkpoints.wait()
+    found = checkpoints.restore(jax.eval_shape(lambda: state_at(1).replace(balance=wanted)))
+    assert found.balance == wanted and int(found.step) == 1
+    checkpoints.close()
