@@ -27,7 +27,7 @@ from rich.console import Console
 from benchmarks.studies import STUDIES, Run, Study
 from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
-from mmjax.core.errors import one_of
+from mmjax.core.errors import UserError, one_of
 from mmjax.core.override import override
 from mmjax.training.loop import fit
 
@@ -48,15 +48,24 @@ def main() -> None:
     if options.list or not options.study:
         print("\n".join(f"{name:14} {study.title}" for name, study in STUDIES.items()))
         return
-    one_of(options.study, STUDIES, "the study")
     quiet_and_cached()
+    try:
+        one_of(options.study, STUDIES, "the study")
+        run(options)
+    except UserError as error:
+        parser.exit(2, f"benchmarks.study: {error}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures one study and writes its page; with --smoke in the workdir, as it says nothing of the full size."""
     study = STUDIES[options.study]
     rows = measure(study, options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    out = options.workdir / "smoke" if options.smoke else options.out
+    out.mkdir(parents=True, exist_ok=True)
     text = document(options.study, study, rows)
-    (options.out / f"{options.study}.md").write_text(text)
+    (out / f"{options.study}.md").write_text(text)
     if study.curve:
-        study.curve.draw({name_of(run): mean_of(found) for run, found in rows}, options.out / f"{options.study}.png")
+        study.curve.draw({name_of(run): mean_of(found) for run, found in rows}, out / f"{options.study}.png")
     print(text)
 
 

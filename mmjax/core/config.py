@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import pathlib
 import sys
@@ -11,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import fiddle as fdl
+from fiddle import daglish
 from fiddle._src.config import BuildableTraverserMetadata
 from fiddle.experimental import serialization
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import UserError, listed, nearest
 
 ALLOWED_MODULES = ("mmjax", "flax.linen")
 
@@ -45,12 +47,27 @@ def construct(config: Any) -> Any:
     """Returns what config describes.
 
     Raises:
-      UserError: of a constructor, as its sentence alone, without what fiddle adds to it.
+      UserError: of a constructor, as its sentence alone, without what fiddle adds to it; or arguments are missing.
     """
+    for value, path in daglish.iterate(config):
+        if isinstance(value, fdl.Buildable) and (missing := _missing(value)):
+            where = daglish.path_str(path).lstrip(".") or "the config"
+            raise UserError(f"{where}: {value.__fn_or_cls__.__name__} needs a value of {listed(missing)}.")
     try:
         return fdl.build(config)
     except UserError as error:
         raise getattr(error, "proxy_base_exception", error) from None
+
+
+def _missing(config: fdl.Buildable) -> list[str]:
+    """Returns the parameters that have neither a value nor a default."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    needed = [
+        name
+        for name, parameter in config.__signature_info__.parameters.items()
+        if parameter.kind in named and parameter.default is inspect.Parameter.empty
+    ]
+    return [name for name in needed if name not in config.__arguments__] if isinstance(config, fdl.Config) else []
 
 
 class AllowList(serialization.PyrefPolicy):
@@ -107,7 +124,7 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
     """Returns the config stored by `to_json`; only mmjax, flax.linen and the packages in `allow` are imported.
 
     Raises:
-      UserError: the JSON names an object of another package.
+      UserError: the JSON names an object of another package, or one that this version does not have.
     """
     try:
         return serialization.load_json(text, AllowList((*ALLOWED_MODULES, *allow)))
@@ -116,6 +133,9 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
             f"the stored config names an object outside the allowed packages, and was not loaded: {error}. "
             "If you trust it, allow its package with --allow-import."
         ) from error
+    except (ImportError, AttributeError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"the stored config is of another version of mmjax, or of what it names: {first}") from error
 
 
 def set_everywhere(config: Any, name: str, value: Any) -> None:

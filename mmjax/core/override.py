@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import inspect
 import types
 import typing
 from collections.abc import Iterator
@@ -97,28 +98,41 @@ def _fitting(node: Any, name: str, value: Any, assignment: str) -> Any:
     for option in options:
         if _is_of(option, hint) and not (isinstance(old, fdl.Buildable) and option is not None):
             return option
-    if isinstance(old, fdl.Buildable) and isinstance(value, str) and "." in value:
-        return _swapped(old, value, assignment)
+    if (old is None or isinstance(old, fdl.Buildable)) and isinstance(value, str) and "." in value:
+        return _swapped(old, value, hint, assignment)
     if isinstance(old, fdl.Buildable):
         raise UserError(f"--set {assignment}: expected one of its own values to be set instead: {listed(_names(old))}.")
     wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
     raise UserError(f"--set {assignment}: expected {wanted}; the present value is {old!r}.")
 
 
-def _swapped(old: fdl.Buildable, path: str, assignment: str) -> fdl.Config:
-    """Returns a config of the class at an import path, with the arguments of old that it has too."""
+def _swapped(old: fdl.Buildable | None, path: str, hint: Any, assignment: str) -> fdl.Config:
+    """Returns a config of the class at an import path, with the arguments of old that it has too.
+
+    Raises:
+      UserError: there is no such module or class, or it is none of those that the type `hint` allows.
+    """
     module, _, name = path.rpartition(".")
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:
         raise UserError(f"--set {assignment}: there is no module {module!r} ({error}).") from None
     names = [key for key, value in vars(found).items() if isinstance(value, type) and value.__module__ == module]
     one_of(name, names, f"--set {assignment}: the class of {module}")
-    new = fdl.Config(getattr(found, name))
-    for key, value in old.__arguments__.items():
+    cls = getattr(found, name)
+    wanted = [member for member in _members(hint) if isinstance(member, type) and not _is_protocol(member)]
+    if inspect.isabstract(cls) or (wanted and not issubclass(cls, tuple(wanted))):
+        names = listed([member.__name__ for member in wanted if member is not type(None)])
+        raise UserError(f"--set {assignment}: {name} cannot be used here; expected {names or 'a class'} to build from.")
+    new = fdl.Config(cls)
+    for key, value in (old.__arguments__ if old is not None else {}).items():
         if key in new.__signature_info__.parameters:
             setattr(new, key, value)
     return new
+
+
+def _is_protocol(cls: type) -> bool:
+    return getattr(cls, "_is_protocol", False)
 
 
 def _hint(node: Any, name: str) -> Any:

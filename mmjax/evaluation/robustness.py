@@ -64,6 +64,11 @@ class RobustnessEvaluator:
     def damaged(self, batch: Batch, share: float) -> Batch:
         """Returns batch with that share of the modality lost from each example."""
         one_of(self.modality, batch.streams, "RobustnessEvaluator.modality")
+        values = batch.streams[self.modality].values
+        if self.what == "channels" and not jnp.issubdtype(values.dtype, jnp.floating):
+            raise UserError(
+                f"RobustnessEvaluator: channels are lost as NaN, which {self.modality!r} of {values.dtype} cannot hold."
+            )
         stream = _LOSE[self.what](batch.streams[self.modality], batch.group, share, self.seed)
         return batch.replace(streams=batch.streams | {self.modality: stream})
 

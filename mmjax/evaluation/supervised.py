@@ -81,6 +81,8 @@ class RegressionEvaluator(SubsetEvaluator):
         return np.isfinite(labels)
 
     def _metrics(self, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        if predicted.size != len(labels):
+            raise UserError(f"evaluation: {self.head!r} predicts {list(predicted.shape)}; expected [examples, 1].")
         return regression_metrics(predicted.reshape(len(labels)), labels)
 
 
@@ -113,6 +115,8 @@ def judged(
     table = {}
     for variant, answers in found.items():
         labels = answers.target(target)
+        if labels.ndim != 1:
+            raise UserError(f"evaluation: the target {target!r} is {list(labels.shape)}; expected [examples].")
         keep = has_label(labels)
         if keep.any():
             values = metrics(answers.values[keep], labels[keep])
@@ -164,6 +168,8 @@ def _having(found: Embedded, part: Iterable[str]) -> Embedded:
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Returns `accuracy`, `weighted_f1` and `macro_f1` of logits [N, K], or classes [N], against classes [N]."""
+    if labels.dtype.kind not in "iuO" and labels.dtype.kind != "U":
+        raise UserError(f"evaluation: classes are whole numbers or names, and the target is {labels.dtype}.")
     predicted = predicted.argmax(axis=-1) if predicted.ndim == 2 else predicted
     metrics = sklearn("metrics")
     return {

@@ -99,6 +99,11 @@ class LoadedModel:
         Raises:
           UserError: no such modality, numbers of values that differ, a value that cannot be used, or no decoders.
         """
+        for name, column in values.items():
+            if not isinstance(column, (list, tuple, np.ndarray)):
+                raise UserError(
+                    f"predict: {name} must be a list: a value, or None, of each example; got {column!r}."
+                )
         sizes = {name: len(column) for name, column in values.items()}
         if len(set(sizes.values())) != 1 or not max(sizes.values()):
             raise UserError(f"predict: expected as many values, at least one, of each modality; got {sizes}.")

@@ -5,11 +5,12 @@ import pathlib
 import fiddle as fdl
 import pytest
 
-from mmjax.core.config import load_config
+from mmjax.core.config import construct, load_config
 from mmjax.core.errors import UserError
 from mmjax.core.override import describe, override
 from mmjax.fusion.early import Early
 from mmjax.fusion.late import Late
+from mmjax.fusion.missing import LearnedTokens
 from mmjax.model import MultimodalModel
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -79,3 +80,29 @@ def test_an_object_is_swapped_by_its_import_path():
         override(config, "fusion=mmjax.fusion.late.Lat")
     with pytest.raises(UserError, match=r"no module 'mmjax\.fusion\.latest'"):
         override(config, "fusion=mmjax.fusion.latest.Late")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("mmjax.tasks.supervised.Classification", "Classification cannot be used here; expected Module"),
+        (".Late", "there is no module ''"),
+        ("..late.Late", r"there is no module '\.\.late'|there is no module '\.'"),
+    ],
+)
+def test_a_swap_that_cannot_be_is_a_sentence(value, message):
+    config = fdl.Config(MultimodalModel, {}, fdl.Config(Early, width=8, depth=3, num_heads=2, mlp_dim=16))
+    with pytest.raises(UserError, match=message):
+        override(config, f"fusion={value}")
+
+
+def test_what_is_none_is_set_by_its_import_path_and_what_it_lacks_is_named():
+    config = fdl.Config(MultimodalModel, {}, fdl.Config(Early, width=8, depth=3, num_heads=2, mlp_dim=16))
+    override(config, "missing=mmjax.fusion.missing.LearnedTokens")
+    assert isinstance(construct(config).missing, LearnedTokens)
+    override(config, "missing=mmjax.fusion.shared_specific.SharedSpecific")
+    with pytest.raises(UserError, match=r"missing: SharedSpecific needs a value of width, mlp_dim"):
+        construct(config)
+    for size in ("width=8", "mlp_dim=16"):
+        override(config, f"missing.{size}")
+    assert construct(config).missing.width == 8

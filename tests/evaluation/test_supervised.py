@@ -128,6 +128,13 @@ def test_the_curve_has_a_row_for_each_share(model):
         RobustnessEvaluator("a", "channel")
     with pytest.raises(UserError, match=r"the head.*Did you mean 'label'"):
         RobustnessEvaluator("a", head="labels")(embed, batches)
+    with pytest.raises(UserError, match="channels are lost as NaN, which 'a' of int32 cannot hold"):
+        whole = batches[0].streams["a"].replace(values=np.zeros((12, 1, 5), np.int32))
+        RobustnessEvaluator("a", "channels").damaged(batches[0].replace(streams=batches[0].streams | {"a": whole}), 0.5)
+    with pytest.raises(UserError, match=r"'label' predicts \[33, 3\]; expected \[examples, 1\]"):
+        RegressionEvaluator("label", "score", by_subset=False)(embed, batches)
+    with pytest.raises(UserError, match="classes are whole numbers or names, and the target is float32"):
+        ClassificationEvaluator(target="score")(embed, batches)
     unlabelled = [batch.replace(targets={"label": np.full(len(batch.mask), -1)}) for batch in batches]
     with pytest.raises(UserError, match="no example has a target 'label'"):
         RobustnessEvaluator("a")(embed, unlabelled)

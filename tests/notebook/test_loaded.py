@@ -12,7 +12,7 @@ import mmjax
 from mmjax.core.errors import UserError
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Stream
-from mmjax.data.datasets import openmoji
+from mmjax.data.datasets import built
 from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.encoders.image import ImageEncoder
 from mmjax.notebook import attention
@@ -42,7 +42,7 @@ def test_mmjax_load_is_load():
 
 
 def test_needs_no_training_data(trained, monkeypatch):
-    monkeypatch.setattr(openmoji, "built", lambda *_: pytest.fail("the data set was opened"))
+    monkeypatch.setattr(built, "built", lambda *_: pytest.fail("the data set was opened"))
     assert load(trained[0]).encode_text("a cat").shape == (1, 64)
 
 
