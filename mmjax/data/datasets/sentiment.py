@@ -124,11 +124,11 @@ class EmojiSentiment(tfds.core.GeneratorBasedBuilder):
 
 
 def ranked(modules: Mapping[str, ModuleType]) -> list[dict[str, Any]]:
-    """Returns the rows of `emoji_ranking.ranked`, but `group` and `split` are by the drawings as well as by the names.
+    """Returns the rows of `emoji_ranking.joined` with their `group`, by names and drawings, and its `split`.
 
     `modules` are those of `EmojiSentiment.packages`.
     """
-    rows = emoji_ranking.ranked(modules)
+    rows = emoji_ranking.joined(modules)
     drawings = np.stack([halved(_drawn(modules["resvg_py"], row["path"])) for row in rows])
     groups = near_duplicates.groups([row["name"] for row in rows], drawings)
     sizes = collections.Counter(groups)
