@@ -101,9 +101,7 @@ class LoadedModel:
         """
         for name, column in values.items():
             if not isinstance(column, (list, tuple, np.ndarray)):
-                raise UserError(
-                    f"predict: {name} must be a list: a value, or None, of each example; got {column!r}."
-                )
+                raise UserError(f"predict: {name} must be a list: a value, or None, of each example; got {column!r}.")
         sizes = {name: len(column) for name, column in values.items()}
         if len(set(sizes.values())) != 1 or not max(sizes.values()):
             raise UserError(f"predict: expected as many values, at least one, of each modality; got {sizes}.")
