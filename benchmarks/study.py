@@ -9,16 +9,20 @@ A run that was measured before (same config and versions) is taken from WORKDIR/
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
 import hashlib
 import importlib.metadata
 import io
 import json
+import multiprocessing
+import os
 import pathlib
 import platform
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="show the studies")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results", help="folder of the tables")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/studies"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, in processes with a core each")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
     parser.add_argument("--smoke", action="store_true", help="the smoke size of the config and one seed, to try it")
     options = parser.parse_args()
@@ -70,27 +75,64 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[dict[str, float]]]]:
-    """Returns each run with its metrics, one dict a seed."""
+    """Returns each run with its metrics, one dict a seed; what is new goes to the store as soon as it is there."""
     folder = options.workdir / options.study
     folder.mkdir(parents=True, exist_ok=True)
     store = folder / "measured.json"
     known = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
-    rows = []
-    seeds = range(1 if options.smoke else study.seeds)
-    for run in study.runs:
-        found = []
-        for seed in seeds:
-            config = configured(study, run, seed, options.smoke)
-            key = hashlib.sha256((to_json(config) + repr(versions())).encode()).hexdigest()
-            if key not in known:
-                begin = time.monotonic()
-                known[key] = trained(config, folder / "run") | {"seconds": time.monotonic() - begin}
-                store.write_text(json.dumps(known, indent=1))
-            found.append(known[key])
-            shown = {column: known[key].get(metric) for column, metric in study.columns.items()}
-            print(name_of(run), "seed", seed, shown, f"{known[key]['seconds']:.0f} s", flush=True)
-        rows.append((run, found))
-    return rows
+    keys: dict[tuple[int, int], str] = {}
+    for number, run in enumerate(study.runs):
+        for seed in range(1 if options.smoke else study.seeds):
+            text = to_json(configured(study, run, seed, options.smoke)) + repr(versions())
+            keys[number, seed] = hashlib.sha256(text.encode()).hexdigest()
+    todo = [(options.study, *one, options.smoke, str(folder / keys[one][:8])) for one in keys if keys[one] not in known]
+    with processes(options.jobs) as each:
+        for task, found in zip(todo, each(trained, todo), strict=True):
+            _, number, seed, *_ = task
+            known[keys[number, seed]] = found
+            store.write_text(json.dumps(known, indent=1))
+            values = {column: found.get(metric) for column, metric in study.columns.items()}
+            print(name_of(study.runs[number]), "seed", seed, values, f"{found['seconds']:.0f} s", flush=True)
+    return [
+        (run, [known[key] for (other, _), key in keys.items() if other == number])
+        for number, run in enumerate(study.runs)
+    ]
+
+
+@contextlib.contextmanager
+def processes(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Yields a `map`: this process's own, or over `jobs` processes that have a core each."""
+    if jobs == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for number in range(jobs):
+        cores.put(sorted(os.sched_getaffinity(0))[number % os.cpu_count()])
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, _on_a_core, (cores,)) as pool:
+        yield pool.map
+
+
+def _on_a_core(cores: Any) -> None:
+    os.sched_setaffinity(0, {cores.get()})
+    quiet_and_cached()
+
+
+def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
+    """Trains (study, number of the run, seed, smoke, workdir) from scratch in workdir, which is deleted.
+
+    Returns:
+      The last metrics, the `seconds` they took and the `cores` they had.
+    """
+    name, number, seed, smoke, workdir = task
+    config = configured(STUDIES[name], STUDIES[name].runs[number], seed, smoke)
+    shutil.rmtree(workdir, ignore_errors=True)
+    begin = time.monotonic()
+    try:
+        found = fit(config, pathlib.Path(workdir), Console(file=io.StringIO()))
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
+    return found | {"seconds": time.monotonic() - begin, "cores": len(os.sched_getaffinity(0))}
 
 
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
@@ -100,15 +142,6 @@ def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     for assignment in (*run.sets, f"seed={seed}", f"data.seed={seed}"):
         override(config, assignment)
     return config
-
-
-def trained(config: Any, workdir: pathlib.Path) -> dict[str, float]:
-    """Trains from scratch in workdir, which is deleted, and returns the last metrics."""
-    shutil.rmtree(workdir, ignore_errors=True)
-    try:
-        return fit(config, workdir, Console(file=io.StringIO()))
-    finally:
-        shutil.rmtree(workdir, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:
@@ -129,6 +162,8 @@ def mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float]]]]) -> str:
     """Returns the Markdown page: what was run, with what, and the table."""
     seconds = sum(each["seconds"] for _, found in rows for each in found)
+    count = max(each["cores"] for _, found in rows for each in found)
+    cores = "one core" if count == 1 else f"{count} cores"
     heads = [*study.runs[0].cells, *study.columns]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for run, found in rows:
@@ -146,7 +181,7 @@ def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float
             "\n".join(lines),
             *([f"![{study.title}]({name}.png)"] if study.curve else []),
             f"{spread}Made by `python -m benchmarks.study {name}` in {seconds / 60:.0f} minutes of training and "
-            f"evaluation ({machine}; Python {platform.python_version()}, {made}).\n",
+            f"evaluation, each run on {cores} ({machine}; Python {platform.python_version()}, {made}).\n",
         ]
     )
 
