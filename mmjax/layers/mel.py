@@ -112,13 +112,20 @@ class LogMel:
             if self.pad_mode == "reflect" and x.shape[1] <= max(left, right):
                 raise UserError(f"mel: {x.shape[1]} samples cannot be reflected over {left}; give more, or 'constant'.")
             x = jnp.pad(x, ((0, 0), (left, right)), self.pad_mode)  # [B, left + S + right]
+        return self._windows(self._blocks(x, count), count).reshape(x.shape[0], count, self.win_length)  # [B, F, W]
+
+    def _blocks(self, x: jax.Array, count: int) -> jax.Array:
+        """Cuts x [B, S] for `count` windows, with zeros at the end, into [B, blocks, gcd(hop, W)]."""
         block = int(np.gcd(self.hop_length, self.win_length))
-        pieces, step = self.win_length // block, self.hop_length // block
-        length = ((count - 1) * step + pieces) * block
+        length = (count - 1) * self.hop_length + self.win_length
         x = jnp.pad(x, ((0, 0), (0, max(length - x.shape[1], 0))))[:, :length]
-        blocks = x.reshape(x.shape[0], -1, block)  # [B, blocks, block]
-        index = np.arange(count)[:, None] * step + np.arange(pieces)  # [F, pieces]
-        return jnp.take(blocks, index, axis=1).reshape(x.shape[0], count, self.win_length)  # [B, F, W]
+        return x.reshape(x.shape[0], -1, block)
+
+    def _windows(self, blocks: jax.Array, count: int) -> jax.Array:
+        """Returns [B, F, blocks of a window, ...] of [B, blocks, ...]."""
+        block = int(np.gcd(self.hop_length, self.win_length))
+        index = np.arange(count)[:, None] * (self.hop_length // block) + np.arange(self.win_length // block)
+        return jnp.take(blocks, index, axis=1)
 
     def _valid(self, mask: jax.Array) -> jax.Array:
         """Returns which frames are valid, [B, F], of mask [B, S]."""
@@ -127,12 +134,10 @@ class LogMel:
             fill = count * self.hop_length - mask.shape[1]
             mask = jnp.pad(mask, ((0, 0), (0, fill)))
             return mask.reshape(-1, count, self.hop_length).any(axis=2)  # [B, F]
-        mask = jnp.pad(mask, ((0, 0), (0, max(self.win_length - mask.shape[1], 0))))
-        before = jnp.pad(jnp.cumsum(mask, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))  # [B, 1 + S]: valid before each
-        ends, starts = before[:, self.win_length :], before[:, : -self.win_length]
-        inside = (ends - starts)[:, :: self.hop_length]  # [B, F]: valid samples of each window
-        whole = inside == self.win_length
-        first = jnp.arange(count) == jnp.argmax(inside > 0, axis=1)[:, None]  # [B, F]; 0 where no window has any
+        blocks = self._blocks(mask, count)
+        whole = self._windows(blocks.all(axis=2), count).all(axis=2)  # [B, F]
+        touched = self._windows(blocks.any(axis=2), count).any(axis=2)  # [B, F]
+        first = jnp.arange(count) == jnp.argmax(touched, axis=1)[:, None]  # [B, F]; 0 where no window has any
         alone = mask.any(axis=1) & ~whole.any(axis=1)  # [B]
         return whole | (first & alone[:, None])
 
