@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,7 +32,7 @@ from rich.console import Console
 from benchmarks.studies import STUDIES, Run, Study
 from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
-from mmjax.core.errors import UserError, one_of
+from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.override import override
 from mmjax.training.loop import fit
 
@@ -56,6 +57,7 @@ def main() -> None:
     quiet_and_cached()
     try:
         one_of(options.study, STUDIES, "the study")
+        at_least(1, "benchmarks.study", jobs=options.jobs)
         run(options)
     except UserError as error:
         parser.exit(2, f"benchmarks.study: {error}\n")
@@ -81,8 +83,9 @@ def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[d
     store = folder / "measured.json"
     known = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
     keys: dict[tuple[int, int], str] = {}
+    seeds = range(1 if options.smoke else study.seeds)
     for number, run in enumerate(study.runs):
-        for seed in range(1 if options.smoke else study.seeds):
+        for seed in seeds:
             text = to_json(configured(study, run, seed, options.smoke)) + repr(versions())
             keys[number, seed] = hashlib.sha256(text.encode()).hexdigest()
     todo = [(options.study, *one, options.smoke, str(folder / keys[one][:8])) for one in keys if keys[one] not in known]
@@ -93,10 +96,7 @@ def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[d
             store.write_text(json.dumps(known, indent=1))
             values = {column: found.get(metric) for column, metric in study.columns.items()}
             print(name_of(study.runs[number]), "seed", seed, values, f"{found['seconds']:.0f} s", flush=True)
-    return [
-        (run, [known[key] for (other, _), key in keys.items() if other == number])
-        for number, run in enumerate(study.runs)
-    ]
+    return [(run, [known[keys[number, seed]] for seed in seeds]) for number, run in enumerate(study.runs)]
 
 
 @contextlib.contextmanager
@@ -107,14 +107,21 @@ def processes(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     context = multiprocessing.get_context("spawn")
     cores = context.Queue()
-    for number in range(jobs):
-        cores.put(sorted(os.sched_getaffinity(0))[number % os.cpu_count()])
+    for core, _ in zip(itertools.cycle(own_cores()), range(jobs), strict=False):
+        cores.put(core)
     with concurrent.futures.ProcessPoolExecutor(jobs, context, _on_a_core, (cores,)) as pool:
         yield pool.map
 
 
+def own_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use."""
+    found = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return sorted(found)
+
+
 def _on_a_core(cores: Any) -> None:
-    os.sched_setaffinity(0, {cores.get()})
+    if hasattr(os, "sched_setaffinity"):  # macOS has none
+        os.sched_setaffinity(0, {cores.get()})
     quiet_and_cached()
 
 
@@ -132,7 +139,7 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
         found = fit(config, pathlib.Path(workdir), Console(file=io.StringIO()))
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
-    return found | {"seconds": time.monotonic() - begin, "cores": len(os.sched_getaffinity(0))}
+    return found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
 
 
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:

@@ -14,7 +14,7 @@ from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, path_mask
 from mmjax.core.types import Array
 from mmjax.tasks.multi import weighted_sum
-from mmjax.tasks.task import TaskLoss, mean_where
+from mmjax.tasks.task import TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class GradNorm(Modulator):
     def modulate(self, updates: Any, state: Any, step: Step) -> tuple[Any, Any, dict[str, Array]]:
         """Returns updates as they are, and the weights moved."""
         names = list(state["weights"])
-        losses = jnp.stack([mean_where(step.loss.parts[n].values, step.loss.parts[n].mask) for n in names])  # [T]
+        losses = jnp.stack([step.loss.parts[name].mean_of_values() for name in names])  # [T]
         first = jnp.stack([state["first"][name] for name in names])
         first = jnp.where(first > 0, first, losses)
         norms = self._norms(step, names)  # [T]
@@ -101,7 +101,7 @@ class GradNorm(Modulator):
             params = map_with_path(lambda path, leaf: chosen.get(path, jax.lax.stop_gradient(leaf)), step.params)
             loss = step.run(params, step.batch)
             weights = jax.lax.stop_gradient(loss.weights)
-            return jnp.stack([weights[n] * mean_where(loss.parts[n].values, loss.parts[n].mask) for n in names])
+            return jnp.stack([weights[name] * loss.parts[name].mean_of_values() for name in names])
 
         rows = jax.jacrev(losses)(chosen)  # path -> [T, ...]
         return jnp.sqrt(sum(jnp.sum(jnp.square(row.reshape(len(names), -1)), axis=1) for row in rows.values()))

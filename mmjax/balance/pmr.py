@@ -78,11 +78,11 @@ class Pmr(Modulator):
         for name, features in evidence.features.items():
             there = evidence.present[name].astype(jnp.float32)[:, None]  # [B, 1]
             member = there * jax.nn.one_hot(evidence.labels, len(state["weight"][name]))  # [B, K]
-            seen = member.sum(axis=0) > 0  # [K]
+            met = member.sum(axis=0) > 0  # [K]
             mean = member.T @ jnp.where(there > 0, features, 0.0) / jnp.maximum(member.sum(axis=0), 1.0)[:, None]
             old, held = state["centres"][name], state["weight"][name]
-            centres[name] = jnp.where(seen[:, None], decay * old + (1 - decay) * mean, old)
-            weight[name] = jnp.where(seen, decay * held + (1 - decay), held)
+            centres[name] = jnp.where(met[:, None], decay * old + (1 - decay) * mean, old)
+            weight[name] = jnp.where(met, decay * held + (1 - decay), held)
         return updates, {"centres": centres, "weight": weight, "step": state["step"] + 1}, {}
 
     def strengths(

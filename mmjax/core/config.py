@@ -50,7 +50,7 @@ def construct(config: Any) -> Any:
       UserError: of a constructor, as its sentence alone, without what fiddle adds to it; or arguments are missing.
     """
     for value, path in daglish.iterate(config):
-        if isinstance(value, fdl.Buildable) and (missing := _missing(value)):
+        if isinstance(value, fdl.Config) and (missing := _missing(value)):
             where = daglish.path_str(path).lstrip(".") or "the config"
             raise UserError(f"{where}: {value.__fn_or_cls__.__name__} needs a value of {listed(missing)}.")
     try:
@@ -59,15 +59,14 @@ def construct(config: Any) -> Any:
         raise getattr(error, "proxy_base_exception", error) from None
 
 
-def _missing(config: fdl.Buildable) -> list[str]:
+def _missing(config: fdl.Config) -> list[str]:
     """Returns the parameters that have neither a value nor a default."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    needed = [
+    return [
         name
         for name, parameter in config.__signature_info__.parameters.items()
-        if parameter.kind in named and parameter.default is inspect.Parameter.empty
+        if parameter.kind in named and parameter.default is parameter.empty and name not in config.__arguments__
     ]
-    return [name for name in needed if name not in config.__arguments__] if isinstance(config, fdl.Config) else []
 
 
 class AllowList(serialization.PyrefPolicy):

@@ -61,9 +61,9 @@ def stated_seconds(file: BinaryIO) -> float:
     while place < size and kind != _CLUSTER:
         kind, start, length = _element(file, place)
         if kind == _SCALE:
-            scale = int.from_bytes(_read(file, start, length), "big")
+            scale = int.from_bytes(read_at(file, start, length), "big")
         elif kind == _DURATION and length in (4, 8):
-            (duration,) = struct.unpack(">f" if length == 4 else ">d", _read(file, start, length))
+            (duration,) = struct.unpack(">f" if length == 4 else ">d", read_at(file, start, length))
         place = start if kind in (_SEGMENT, _INFO) else start + (length or 0)
     return duration * scale / 1e9
 
@@ -93,7 +93,7 @@ def _walk(file: BinaryIO, parent: int, place: int, end: int, endless: bool) -> i
         if length is not None and start + length > end:
             missing = "truncated_video" if endless else "corrupt_video"
             raise BadRecord(missing, f"a Matroska file whose element at byte {place} reaches past the one around it.")
-        if kind in _BLOCKS and _read(file, start, 1) == b"\x00":
+        if kind in _BLOCKS and read_at(file, start, 1) == b"\x00":
             raise BadRecord("corrupt_video", f"a Matroska file with a frame of no track at byte {start}.")
         place = end if length is None else start + length
         if kind in _PARTS:
@@ -101,14 +101,15 @@ def _walk(file: BinaryIO, parent: int, place: int, end: int, endless: bool) -> i
     return place
 
 
-def _read(file: BinaryIO, place: int, size: int) -> bytes:
+def read_at(file: BinaryIO, place: int, size: int) -> bytes:
+    """Returns at most size bytes of a file from `place` on."""
     file.seek(place)
     return file.read(size)
 
 
 def _element(file: BinaryIO, place: int) -> tuple[int, int, int | None]:
     """Returns (the id of the element at `place`, where its content starts, its length, None where it is unknown)."""
-    data = _read(file, place, 12)
+    data = read_at(file, place, 12)
     middle = _number_end(data, 0, place)
     end = _number_end(data, middle, place)
     unknown = (1 << 7 * (end - middle)) - 1

@@ -8,7 +8,7 @@ import struct
 from typing import BinaryIO
 
 from mmjax.data.image_header import PNG_SIGNATURE
-from mmjax.data.matroska import segment_end
+from mmjax.data.matroska import read_at, segment_end
 from mmjax.data.source import BadRecord
 
 _MAGIC: tuple[tuple[str, str], ...] = (
@@ -64,16 +64,11 @@ def check_whole(file: BinaryIO, name: str) -> None:
         raise BadRecord("truncated_video", f"a {name} file of {size} bytes, which should have {stated} or more.")
 
 
-def _read(file: BinaryIO, place: int, size: int) -> bytes:
-    file.seek(place)
-    return file.read(size)
-
-
 def _mp4(file: BinaryIO, size: int) -> int:
     """Walks the boxes; without 'moov', which says where the frames are, the end is missing."""
     place, found = 0, set()
     while place < size:
-        header = _read(file, place, 16)
+        header = read_at(file, place, 16)
         if len(header) < 8:
             return place + 8
         length, kind = struct.unpack_from(">I4s", header)
@@ -89,12 +84,12 @@ def _mp4(file: BinaryIO, size: int) -> int:
 
 
 def _riff(file: BinaryIO, size: int) -> int:
-    (length,) = struct.unpack("<I", _read(file, 4, 4))
+    (length,) = struct.unpack("<I", read_at(file, 4, 4))
     return 0 if length >= 0x7FFFFFFF else length + 8  # written to a pipe: the length was never filled in
 
 
 def _gif(file: BinaryIO, size: int) -> int:
-    tail = _read(file, max(0, size - 64), 64).rstrip(b"\x00")
+    tail = read_at(file, max(0, size - 64), 64).rstrip(b"\x00")
     return size if tail.endswith(b";") else size + 1
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.types import Array, Batch
-from mmjax.tasks.task import Apply, Task, TaskLoss, mean_where
+from mmjax.tasks.task import Apply, Task, TaskLoss
 
 LOG_VARIANCE = "log_variance/{}"
 """The learned scalar of a task in uncertainty weighting; see `uncertainty_scalars`."""
@@ -103,6 +103,6 @@ def weighted_sum(parts: Mapping[str, TaskLoss], weights: Mapping[str, Array]) ->
         values = values + weights[name] * jnp.where(part.mask, part.values, 0.0) * share
         extra = extra + jnp.where(part.mask, part.extra, 0.0) * share
         metrics |= {f"{name}/{key}": value for key, value in part.metrics.items()}
-        metrics |= {f"{name}/loss": mean_where(part.values, part.mask), f"{name}/weight": jnp.float32(weights[name])}
+        metrics |= {f"{name}/loss": part.mean_of_values(), f"{name}/weight": jnp.float32(weights[name])}
     evidence = next((part.evidence for part in parts.values() if part.evidence is not None), None)
     return TaskLoss(values, mask, metrics, evidence, dict(parts), dict(weights), extra)

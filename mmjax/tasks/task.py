@@ -62,6 +62,10 @@ class TaskLoss:
         """Returns the float32 mean of values + extra over mask, which is minimised; 0 where nothing counts."""
         return mean_where(self.values + self.extra, self.mask)
 
+    def mean_of_values(self) -> jax.Array:
+        """Returns the float32 mean of values alone over mask: what a weight is of."""
+        return mean_where(self.values, self.mask)
+
     def penalised(self, penalties: Mapping[str, Array]) -> TaskLoss:
         """Returns the loss with the penalties [B] of `Outputs` added and logged."""
         metrics = {f"penalty/{name}": mean_where(penalty, self.mask) for name, penalty in penalties.items()}

@@ -109,11 +109,11 @@ class EmojiSentiment(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # everything comes from installed packages
-        return {split: self._generate_examples(split) for split in SPEAKERS}
+        rows = ranked(self.packages())
+        return {s: self._generate_examples(s, [row for row in rows if row["split"] == s]) for s in SPEAKERS}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, split: str, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
         modules = self.packages()
-        rows = [row for row in ranked(modules) if row["split"] == split]
         voices = [_utterance(row["name"], split, take) for row in rows for take in range(RECORDINGS)]
         speech = _encoded(voices, modules)
         for place, row in enumerate(rows):

@@ -82,9 +82,8 @@ class WfdbSource:
         found = _read(path, lambda wfdb: wfdb.rdrecord(path, physical=segmented))
         if self.verify and not segmented:
             _verify(found, header, path)
-        signals = (
-            found.p_signal if segmented else _read(path, lambda _: found.dac())
-        )  # [T, C] float64, NaN where invalid
+        # [T, C] float64, NaN where a sample is invalid.
+        signals = found.p_signal if segmented else _read(path, lambda _: found.dac())
         if signals is None or signals.shape != (found.sig_len, len(found.sig_name or ())):
             raise BadRecord("broken_wfdb", f"{path}: its signals are not of the length and number of its header.")
         record = {self.column: signals.astype(np.float32), "sampling_rate": float(found.fs)}
