@@ -2,7 +2,7 @@
 
 python train.py --config configs/fusion_study.py --workdir runs/early
 python train.py --config configs/fusion_study.py --workdir runs/late --set model.fusion=mmjax.fusion.late.Late
-python -m benchmarks.study fusion_study                # the whole table
+python -m benchmarks.study fusion_study --jobs 2       # the whole table
 """
 
 import fiddle as fdl

@@ -34,7 +34,7 @@ def override(config: fdl.Config, assignment: str) -> None:
     for name in parents:
         node = _child(node, name, path)
     _child(node, last, path)  # or says which names there are
-    _assign(node, last, _fitting(node, last, _literal(text), assignment))
+    _assign(node, last, _fitting(node, last, text, assignment))
 
 
 def _names(node: Any) -> list[str]:
@@ -83,14 +83,16 @@ def _literal(text: str) -> Any:
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _fitting(node: Any, name: str, value: Any, assignment: str) -> Any:
-    """Returns value as the parameter's type wants it: 64.0 as the int 64, one str as a sequence of it.
+def _fitting(node: Any, name: str, text: str, assignment: str) -> Any:
+    """Returns what text says as the parameter's type wants it: 64.0 as the int 64, one str as a sequence of it.
 
     Raises:
       UserError: it is of another type.
     """
-    old, hint = _child(node, name, assignment), _hint(node, name)
+    old, hint, value = _child(node, name, assignment), _hint(node, name), _literal(text)
     options = [value]
+    if value is None and text != "None" and not {type(None), Any} & _members(hint):
+        options = [text]  # a name: remat=none
     if isinstance(value, float) and value.is_integer():
         options.append(int(value))
     if isinstance(value, str) and not {str, Any} & _members(hint):

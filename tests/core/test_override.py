@@ -26,7 +26,9 @@ def test_override_by_path(openmoji):
     override(openmoji, "task.kind=sigmoid")
     override(openmoji, "optimizer.clip_norm=None")
     assert openmoji.model.encoders["image"].width == 512
+    override(openmoji, "model.encoders.image.remat=none")
     assert openmoji.task.kind == "sigmoid"
+    assert openmoji.model.encoders["image"].remat == "none"
     assert openmoji.optimizer.clip_norm is None
 
 
