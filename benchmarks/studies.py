@@ -166,8 +166,13 @@ SENTIMENT = Study(
     "configs/sentiment.py",
     [Run({"trained on": name}, config=name) for name in ("image", "text", "audio")]
     + [
-        Run({"trained on": f"image + text + audio, {name}"}, [fusion(name)])
-        for name in ("late: mean", "gated", "early", "low-rank tensor (LMF)")
+        Run({"trained on": f"image + text + audio, {name}"}, [fusion(name), *sizes])
+        for name, sizes in (
+            ("late: mean", []),
+            ("gated", []),
+            ("early", ["model.fusion.depth=1", "model.fusion.num_heads=2", "model.fusion.mlp_dim=128"]),
+            ("low-rank tensor (LMF)", []),
+        )
     ],
     {
         "accuracy": "label/all/accuracy",

@@ -10,7 +10,9 @@ import pytest
 from rich.console import Console
 
 import mmjax
-from mmjax.core.config import load_config
+from benchmarks.studies import STUDIES
+from benchmarks.study import configured
+from mmjax.core.config import construct, load_config
 from mmjax.core.errors import UserError
 from mmjax.core.override import override
 from mmjax.data.datasets import digits, ecg, emoji_ranking, har, lidar, openmoji
@@ -56,6 +58,13 @@ def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses and np.isfinite(losses).all() and records[-2].get("skipped", 0) == 0
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_run_of_a_study_can_be_built(name):
+    study = STUDIES[name]
+    for run in study.runs:
+        construct(configured(study, run, seed=0, smoke=False).model)
 
 
 def test_a_loaded_run_predicts_from_what_there_is(tmp_path):
