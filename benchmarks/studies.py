@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from mmjax.data.source import Source
@@ -65,6 +66,10 @@ class Curve:
         pyplot.close(figure)
 
 
+Rows = Sequence[tuple[Run, list[dict[str, float]]]]
+"""What was measured: each row with its metrics, seed by seed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """A table.
@@ -77,7 +82,7 @@ class Study:
       columns: title -> metric.
       seeds: runs of each row.
       curve: the picture.
-      extras: functions that return more paragraphs (a baseline measured in the same run).
+      extras: functions of the rows that return more paragraphs (a baseline measured in the same run, what follows).
     """
 
     title: str
@@ -87,7 +92,7 @@ class Study:
     columns: Mapping[str, str]
     seeds: int = 3
     curve: Curve | None = None
-    extras: Sequence[Callable[[], str]] = ()
+    extras: Sequence[Callable[[Rows], str]] = ()
 
 
 def fusion(name: str) -> str:
@@ -110,7 +115,7 @@ def titled(points: Mapping[float, str]) -> dict[str, str]:
     return {f"{percent:g} % lost": metric for percent, metric in points.items()}
 
 
-def minirocket() -> str:
+def minirocket(_: Rows) -> str:
     """Measures the peer on the same windows and splits."""
     from benchmarks.minirocket import SENSORS, accuracy, arrays
     from mmjax.data.datasets.har import BasicMotionsSource, WatchSource
@@ -126,7 +131,7 @@ def minirocket() -> str:
     )
 
 
-def sentiment_baselines() -> str:
+def sentiment_baselines(_: Rows) -> str:
     """Measures what no model, and a linear model of the names' words, reach on the emoji held out."""
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -158,6 +163,25 @@ def sentiment_baselines() -> str:
     )
 
 
+def fused_against_single(rows: Rows) -> str:
+    """Returns where the best fused model beats the best single modality, and where not."""
+    findings = []
+    for title, metric, sign in (
+        ("accuracy", "label/all/accuracy", 1),
+        ("weighted F1", "label/all/weighted_f1", 1),
+        ("mean absolute error", "score/all/mean_absolute_error", -1),
+        ("correlation", "score/all/correlation", 1),
+    ):
+        scores = {run.cells["trained on"]: [sign * each[metric] for each in found] for run, found in rows}
+        ranked = sorted(scores, key=lambda name: -statistics.fmean(scores[name]))
+        fused, single = (next(name for name in ranked if ("+" in name) == several) for several in (True, False))
+        ahead = statistics.fmean(scores[fused]) - statistics.fmean(scores[single])
+        spread = max(statistics.pstdev(scores[name]) for name in (fused, single))
+        how = "beats" if ahead > spread else "does not beat" if ahead <= 0 else "is ahead, within the spread, of"
+        findings.append(f"by {title} {fused.split(', ')[1]} {how} {single} alone")
+    return f"The best fused model beside the best single modality: {'; '.join(findings)}."
+
+
 SENTIMENT = Study(
     "Sentiment of emoji",
     """Emoji that were seen 20 times or more in tweets that people labelled, near-duplicates together in one split. A
@@ -184,7 +208,7 @@ SENTIMENT = Study(
         "without text": "label/audio+image/weighted_f1",
         "without audio": "label/image+text/weighted_f1",
     },
-    extras=[sentiment_baselines],
+    extras=[sentiment_baselines, fused_against_single],
 )
 
 HAR = Study(

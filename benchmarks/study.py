@@ -184,7 +184,7 @@ def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float
         [
             f"# {study.title}",
             " ".join(study.about.split()),
-            *[extra() for extra in study.extras],
+            *[extra(rows) for extra in study.extras],
             "\n".join(lines),
             *([f"![{study.title}]({name}.png)"] if study.curve else []),
             f"{spread}Made by `python -m benchmarks.study {name}` in {seconds / 60:.0f} minutes of training and "
