@@ -14,6 +14,7 @@ from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.pooling import Pool
+from mmjax.layers.remat import keep
 from mmjax.layers.stack import stack
 
 RESNET_SIZES = {
@@ -90,6 +91,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
+        x = keep(x)
         scale = nn.initializers.constant(self.scale_init)
         x = nn.GroupNorm(self.num_groups, epsilon=1e-5, dtype=jnp.float32, scale_init=scale, name="norm")(x)
         return (nn.relu(x) if self.relu else x).astype(self.dtype)
@@ -157,8 +159,8 @@ class ResNetEncoder(nn.Module):
       pool: 'mean', 'attention' (with num_heads and mlp_dim) or 'none'; see layers.pooling.
       mean, std: per channel, of pixels in [0, 1]; normalised here, on the device.
       scan: the blocks of a stage behind its first are alike and compiled once, with stacked parameters.
-      remat: 'none', 'full' (each block is computed again from its input) or the name of a policy in
-        jax.checkpoint_policies; there is no attention for 'core'.
+      remat: 'none', 'core' (all but convolutions is computed again), 'full' (each block from its input) or the name of
+        a policy in jax.checkpoint_policies.
       dtype: compute dtype.
 
     Raises:

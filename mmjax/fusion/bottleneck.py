@@ -106,7 +106,6 @@ class BottleneckLayer(nn.Module):
     mlp_dim: int
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -12,6 +12,7 @@ from mmjax.core.errors import UserError, at_least
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.layers.masking import attention_mask
 from mmjax.layers.posemb import rotary
+from mmjax.layers.remat import keep
 
 
 class Attention(nn.Module):
@@ -21,7 +22,6 @@ class Attention(nn.Module):
       num_heads: H; D must be a multiple of it.
       causal: position n sees positions <= n only.
       use_rotary: rotate queries and keys by their positions.
-      remat_core: recompute the attention probabilities in the backward pass instead of keeping them.
       dtype: compute dtype of the matmuls; logits and softmax are float32.
 
     The weights [B, H, N, M] are stored as 'attention' when the collection 'intermediates' is mutable.
@@ -30,7 +30,6 @@ class Attention(nn.Module):
     num_heads: int
     causal: bool = False
     use_rotary: bool = False
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -46,7 +45,7 @@ class Attention(nn.Module):
             y = nn.DenseGeneral(heads, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name=name)(
                 values
             )
-            return constrain(y, BATCH_AXES, None, "tensor", None)  # [B, N, H, Dh]
+            return keep(constrain(y, BATCH_AXES, None, "tensor", None))  # [B, N, H, Dh]
 
         query, key, value = project("query", x), project("key", context), project("value", context)
         if self.use_rotary:
@@ -54,15 +53,15 @@ class Attention(nn.Module):
             key = rotary(key, jnp.arange(key.shape[1]))
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention", attention_weights(query, key, mask, self.causal))
-        core = jax.checkpoint(_core, static_argnums=4) if self.remat_core else _core
-        y = core(query, key, value, mask, self.causal)  # [B, N, H, Dh]
+        y = keep(_core(query, key, value, mask, self.causal))  # [B, N, H, Dh]
         return nn.DenseGeneral(
             width, axis=(-2, -1), dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="out"
         )(y)  # [B, N, D]
 
 
 def _core(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    return jax.nn.dot_product_attention(query, key, value, mask=attention_mask(mask), is_causal=causal)
+    with jax.named_scope("attention_core"):
+        return jax.nn.dot_product_attention(query, key, value, mask=attention_mask(mask), is_causal=causal)
 
 
 def attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:

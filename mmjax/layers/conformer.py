@@ -19,6 +19,7 @@ from mmjax.core.errors import at_least
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.remat import keep
 from mmjax.layers.stack import fields_of, stack
 from mmjax.layers.transformer import layer_norm, residual
 
@@ -39,7 +40,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rng: jax.Array | None = None) -> jax.Array:
         init = nn.initializers.xavier_uniform()
-        y = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="up")(x)  # [B, N, hidden]
+        y = keep(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="up")(x))  # [B, N, hidden]
         y = dropout(constrain(nn.swish(y), BATCH_AXES, None, "tensor"), self.dropout, rng)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="down")(y)  # [B, N, D]
 
@@ -88,9 +89,9 @@ class ConvolutionModule(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         width, init = x.shape[-1], nn.initializers.xavier_uniform()
-        y = nn.glu(nn.Dense(2 * width, dtype=self.dtype, kernel_init=init, name="up")(x))  # [B, N, D]
+        y = nn.glu(keep(nn.Dense(2 * width, dtype=self.dtype, kernel_init=init, name="up")(x)))  # [B, N, D]
         y = y if mask is None else jnp.where(mask[..., None], y, 0)
-        y = DepthwiseConvolution(self.kernel_size, name="depthwise")(y)
+        y = keep(DepthwiseConvolution(self.kernel_size, name="depthwise")(y))
         y = nn.swish(layer_norm("norm", y, self.dtype))
         return nn.Dense(width, dtype=self.dtype, kernel_init=init, name="down")(y)  # [B, N, D]
 
@@ -102,7 +103,6 @@ class ConformerBlock(nn.Module):
       num_heads, mlp_dim, kernel_size: sizes.
       dropout: rate on the output of each branch and within the MLPs.
       drop_path: rate of dropping a branch of an example.
-      remat_core: do not keep attention probabilities for the backward pass.
       dtype: compute dtype.
 
     References:
@@ -114,7 +114,6 @@ class ConformerBlock(nn.Module):
     kernel_size: int = 31
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -129,9 +128,7 @@ class ConformerBlock(nn.Module):
             module = FeedForward(self.mlp_dim, self.dropout, self.dtype, name=name)
             return 0.5 * module(layer_norm(f"norm_{name}", x, self.dtype), fold(rng, 8 + part))
 
-        attention = Attention(
-            self.num_heads, use_rotary=True, remat_core=self.remat_core, dtype=self.dtype, name="attention"
-        )
+        attention = Attention(self.num_heads, use_rotary=True, dtype=self.dtype, name="attention")
         convolution = ConvolutionModule(self.kernel_size, self.dtype, name="convolution")
         x = add(x, half("mlp_first", x, 0), 0)  # [B, N, D]
         x = add(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 1)

@@ -21,7 +21,7 @@ class CrossBlock(nn.Module):
     Where the mask of a context [B, M] is all False, attention adds exactly zero.
 
     Attributes:
-      num_heads, mlp_dim, activation, dropout, drop_path, remat_core, dtype: as in layers.transformer.Block.
+      num_heads, mlp_dim, activation, dropout, drop_path, dtype: as in layers.transformer.Block.
 
     References:
       Lu et al., ViLBERT, 2019, section 2.1; Tsai et al., Multimodal Transformer for Unaligned Multimodal Language
@@ -33,7 +33,6 @@ class CrossBlock(nn.Module):
     activation: str = "gelu"
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -47,8 +46,8 @@ class CrossBlock(nn.Module):
         """Maps x [B, N, D] and (context [B, M, C], its mask [B, M]) to ([B, N, D], None); rng is [B] keys or None."""
         add = functools.partial(residual, self, fold(rng, layer))
         context, mask = context
-        attention = Attention(self.num_heads, remat_core=self.remat_core, dtype=self.dtype, name="attention")
-        mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
+        attention = Attention(self.num_heads, dtype=self.dtype, name="attention")
+        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         context = layer_norm("norm_context", context, self.dtype)
         branch = attention(layer_norm("norm_attention", x, self.dtype), context, mask)  # [B, N, D]
         x = add(x, jnp.where(mask.any(axis=1)[:, None, None], branch, 0), 0)  # [B, N, D]

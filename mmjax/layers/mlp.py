@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import one_of
 from mmjax.core.mesh import BATCH_AXES, constrain
+from mmjax.layers.remat import keep
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -27,7 +28,6 @@ class Mlp(nn.Module):
     Attributes:
       hidden: width between the two layers.
       activation: a key of ACTIVATIONS.
-      remat_activation: recompute the activation in the backward pass instead of keeping it.
       dtype: compute dtype.
 
     Raises:
@@ -36,16 +36,12 @@ class Mlp(nn.Module):
 
     hidden: int
     activation: str = "gelu"
-    remat_activation: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(1e-6)}
         one_of(self.activation, ACTIVATIONS, "activation")
-        activation = ACTIVATIONS[self.activation]
-        if self.remat_activation:
-            activation = jax.checkpoint(activation)
-        y = nn.Dense(self.hidden, dtype=self.dtype, name="up", **init)(x)  # [B, N, hidden]
-        y = constrain(activation(y), BATCH_AXES, *(None,) * (y.ndim - 2), "tensor")
+        y = keep(nn.Dense(self.hidden, dtype=self.dtype, name="up", **init)(x))  # [B, N, hidden]
+        y = constrain(ACTIVATIONS[self.activation](y), BATCH_AXES, *(None,) * (y.ndim - 2), "tensor")
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="down", **init)(y)  # [B, N, D]

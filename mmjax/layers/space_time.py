@@ -24,7 +24,7 @@ class DividedBlock(nn.Module):
     linear layer of its own after the temporal attention's output projection.
 
     Attributes:
-      num_heads, mlp_dim, activation, dropout, drop_path, remat_core, dtype: as in layers.transformer.Block.
+      num_heads, mlp_dim, activation, dropout, drop_path, dtype: as in layers.transformer.Block.
 
     References:
       Bertasius et al., Is Space-Time Attention All You Need for Video Understanding? (TimeSformer), 2021, section 3.
@@ -35,7 +35,6 @@ class DividedBlock(nn.Module):
     activation: str = "gelu"
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -45,11 +44,11 @@ class DividedBlock(nn.Module):
         add = functools.partial(residual, self, fold(rng, layer))
         x = add(x, self._in_time(layer_norm("norm_time", x, self.dtype), mask), 0)  # [B, T, N, D]
         x = add(x, self._in_space(layer_norm("norm_space", x, self.dtype)), 1)  # [B, T, N, D]
-        mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
+        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         return add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 2), None  # [B, T, N, D]
 
     def _attention(self, name: str) -> Attention:
-        return Attention(self.num_heads, remat_core=self.remat_core, dtype=self.dtype, name=name)
+        return Attention(self.num_heads, dtype=self.dtype, name=name)
 
     def _in_time(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         rows = einops.rearrange(x, "b t n d -> (b n) t d")  # [B * N, T, D]

@@ -13,6 +13,7 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
 from mmjax.layers.mlp import Mlp
+from mmjax.layers.remat import keep
 from mmjax.layers.stack import fields_of, stack
 
 NORM_EPSILON = 1e-6
@@ -26,7 +27,7 @@ def layer_norm(name: str, x: jax.Array, dtype: Any) -> jax.Array:
 def residual(block: nn.Module, rng: jax.Array | None, x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
     """Returns x + branch, with the block's dropout and drop_path on the branch; part is the branch's number."""
     branch = dropout(branch, block.dropout, fold(rng, 2 * part))
-    return constrain_batch(x + drop_path(branch, block.drop_path, fold(rng, 2 * part + 1)))
+    return keep(constrain_batch(x + drop_path(branch, block.drop_path, fold(rng, 2 * part + 1))))
 
 
 class Block(nn.Module):
@@ -36,7 +37,6 @@ class Block(nn.Module):
       num_heads, mlp_dim: sizes.
       causal, use_rotary, activation: as in Attention and Mlp.
       dropout: rate on the output of each branch; drop_path: rate of dropping a branch of an example.
-      remat_core: keep neither attention probabilities nor activations for the backward pass.
       dtype: compute dtype.
 
     References:
@@ -50,7 +50,6 @@ class Block(nn.Module):
     activation: str = "gelu"
     dropout: float = 0.0
     drop_path: float = 0.0
-    remat_core: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -58,10 +57,8 @@ class Block(nn.Module):
         self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None, layer: int | jax.Array = 0
     ) -> tuple[jax.Array, None]:
         add = functools.partial(residual, self, fold(rng, layer))
-        attention = Attention(
-            self.num_heads, self.causal, self.use_rotary, self.remat_core, dtype=self.dtype, name="attention"
-        )
-        mlp = Mlp(self.mlp_dim, self.activation, self.remat_core, dtype=self.dtype, name="mlp")
+        attention = Attention(self.num_heads, self.causal, self.use_rotary, dtype=self.dtype, name="attention")
+        mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
         x = add(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 0)  # [B, N, D]
         x = add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
         return x, None
@@ -73,8 +70,8 @@ class Transformer(nn.Module):
     Attributes:
       depth: number of blocks.
       scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
-      remat: what the backward pass recomputes: 'none', 'core' (attention probabilities and activations),
-        'full' (each block from its input), or the name of a policy in jax.checkpoint_policies.
+      remat: what the backward pass computes again: 'none', 'core' (all but matrix products and residual sums), 'full'
+        (each block from its input), or the name of a policy in jax.checkpoint_policies; see layers.remat.
       others: as in Block.
 
     Raises:

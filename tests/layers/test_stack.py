@@ -51,15 +51,31 @@ def test_scanned_unrolled_and_remat_agree_with_the_transformer():
     np.testing.assert_allclose(jit(lambda p: value(Stack(scan=False), p))(unrolled), expected, rtol=1e-6)
 
 
-def test_core_is_refused_where_a_layer_has_none():
+def kept(remat):
+    """Returns the shapes of what a stack keeps for the backward pass."""
+    module = Stack(scan=False, remat=remat)
+    params = jax.eval_shape(module.init, jax.random.key(2), X, MASK, None)["params"]
+    pull_back = jax.eval_shape(
+        lambda p, x: jax.vjp(lambda *a: module.apply({"params": a[0]}, a[1], MASK, None), p, x)[1], params, X
+    )
+    return [leaf.shape for leaf in jax.tree.leaves(pull_back)]
+
+
+def test_core_keeps_matrix_products_and_sums_but_neither_probabilities_nor_activations():
+    probabilities, hidden = (1, 2, 2, 3, 3), (2, 3, SIZES["mlp_dim"])
+    none, core, full = (kept(remat) for remat in ("none", "core", "full"))
+    assert none.count(probabilities) >= 2 and core.count(probabilities) == full.count(probabilities) == 0
+    assert none.count(hidden) > core.count(hidden) == 2 and full.count(hidden) == 0
+    assert core.count((2, 3, 2, 4)) == 8  # queries, keys, values and what attention gives, of two layers
+
+
+def test_core_of_a_layer_without_marks_is_full():
     class Outer(nn.Module):
         @nn.compact
         def __call__(self, x):
             return stack(Plain, {}, 2, scan=True, remat="core", name="layers")(x, None, None)
 
-    with pytest.raises(UserError, match="remat='core' is for attention, which Plain has not"):
-        jax.eval_shape(Outer().init, jax.random.key(0), X)
-    jax.eval_shape(Stack(remat="core").init, jax.random.key(0), X, MASK, KEYS)
+    jax.eval_shape(Outer().init, jax.random.key(0), X)
 
 
 def test_wrong_settings_are_sentences():
