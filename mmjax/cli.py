@@ -1,4 +1,4 @@
-"""The command line: train, evaluate. Mistakes end in one sentence, never in a traceback."""
+"""The command line: train, evaluate, plan. Mistakes end in one sentence, never in a traceback."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--train-data", metavar="SPEC", help="labelled data that linear probe and k-NN learn from")
     evaluate.add_argument("--step", type=_step, help="checkpoint to evaluate: a number or 'best' (default: the newest)")
     evaluate.add_argument("--allow-import", action="append", default=[], metavar="PACKAGE", help="see core.config")
+    from mmjax.planning.command import add_arguments
+
+    add_arguments(commands.add_parser("plan", help="memory, time and cost of a run on devices that need not be here"))
     return main
 
 
@@ -53,7 +56,7 @@ def main(arguments: list[str]) -> int:
     from mmjax.training.stop import EXIT_CODE, Interrupted
 
     try:
-        return {"train": train, "evaluate": evaluate}[options.command](options)
+        return {"train": train, "evaluate": evaluate, "plan": plan}[options.command](options)
     except UserError as error:
         print(f"mmjax: {error}", file=sys.stderr)
         return 2
@@ -95,6 +98,13 @@ def train(options: argparse.Namespace) -> int:
     metrics = fit(config, options.workdir, console)
     _report(options.workdir, metrics, console)
     return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Plans a run for a topology."""
+    from mmjax.planning.command import main as run
+
+    return run(options)
 
 
 def _join_processes(options: argparse.Namespace) -> None:

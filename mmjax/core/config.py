@@ -137,10 +137,10 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
         raise UserError(f"the stored config is of another version of mmjax, or of what it names: {first}") from error
 
 
-def set_everywhere(config: Any, name: str, value: Any) -> None:
-    """Sets parameter `name` to value in every sub-config whose constructor has it and whose value is not set."""
+def set_everywhere(config: Any, name: str, value: Any, overwrite: bool = False) -> None:
+    """Sets parameter `name` to value in every sub-config whose constructor has it, set values only where overwrite."""
     if isinstance(config, fdl.Buildable):
-        if name in config.__signature_info__.parameters and name not in config.__arguments__:
+        if name in config.__signature_info__.parameters and (overwrite or name not in config.__arguments__):
             setattr(config, name, value)
         children = list(config.__arguments__.values())
     elif isinstance(config, dict):
@@ -148,4 +148,4 @@ def set_everywhere(config: Any, name: str, value: Any) -> None:
     else:
         children = list(config) if isinstance(config, (list, tuple)) else []
     for child in children:
-        set_everywhere(child, name, value)
+        set_everywhere(child, name, value, overwrite)

@@ -81,7 +81,13 @@ def mean_where(values: Array, mask: Array) -> jax.Array:
 
 def run(task: Task, apply: Apply, params: Any, batch: Batch, rng: Array | None = None) -> TaskLoss:
     """Returns the loss of a batch, both stages in one; rng is [B] keys, or None for no noise."""
-    return task.loss(*task.embed(apply, params, batch, rng), batch)
+    return loss_of(task, *task.embed(apply, params, batch, rng), batch)
+
+
+def loss_of(task: Task, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
+    """Returns task.loss, under a name that profiles and plans tell it by."""
+    with jax.named_scope("loss"):
+        return task.loss(by_example, shared, batch)
 
 
 class Task(Protocol):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.core.types import Array, Batch
-from mmjax.tasks.task import Apply, Task, TaskLoss, run
+from mmjax.tasks.task import Apply, Task, TaskLoss, loss_of, run
 
 
 def value_and_grad(
@@ -52,7 +52,7 @@ def value_and_grad(
     by_example, shared = _embedded(functools.partial(embed, params), parts)
 
     def of_embeddings(by_example, shared):
-        loss = task.loss(by_example, shared, batch)
+        loss = loss_of(task, by_example, shared, batch)
         return loss.mean(), loss
 
     value, cached = jax.value_and_grad(of_embeddings, argnums=(0, 1), has_aux=True)(by_example, shared)
@@ -64,7 +64,7 @@ def run_in_parts(task: Task, apply: Apply, params: Any, batch: Batch, micro_batc
     if micro_batches == 1:
         return run(task, apply, params, batch)
     embed = functools.partial(task.embed, apply, params, rng=None)
-    return task.loss(*_embedded(lambda part: embed(batch=part), _parts(batch, micro_batches)), batch)
+    return loss_of(task, *_embedded(lambda part: embed(batch=part), _parts(batch, micro_batches)), batch)
 
 
 def _parts(tree: Any, micro_batches: int) -> Any:

@@ -53,11 +53,12 @@ class Schedule:
         def learning_rate(step: int | jax.Array) -> jax.Array:
             step = jnp.asarray(step, jnp.float32)
             rise = jnp.minimum(1.0, step / max(warmup, 1)) if warmup else 1.0
-            return peak * rise * self._after_warmup(step, warmup, cooldown, total)
+            # Floats: a run of 40 billion examples may have more steps than an int32 holds.
+            return peak * rise * self._after_warmup(step, float(warmup), float(cooldown), float(total))
 
         return learning_rate
 
-    def _after_warmup(self, step: jax.Array, warmup: int, cooldown: int, total: int) -> jax.Array:
+    def _after_warmup(self, step: jax.Array, warmup: float, cooldown: float, total: float) -> jax.Array:
         if self.kind == "cosine":
             progress = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
             return self.final + (1 - self.final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))

@@ -61,19 +61,21 @@ def train_step(
 
     reweighed = Reweighed(task, modulators, state.balance)
     (loss, task_loss), grads = value_and_grad(reweighed, apply_trainable, state.params, batch, rng, micro_batches)
-    grad_norm = optax.global_norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    with jax.named_scope("optimizer"):
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     run = functools.partial(run_in_parts, task, apply, micro_batches=micro_batches)
     seen = functools.partial(Step, task_loss, grads, state.params, batch, state.step, run=run)
-    updates, balance, watched = _modulate(updates, state, seen, modulators, seed)
-    params = optax.apply_updates(state.params, updates)
-    ema = states.update_ema(state.ema, params, ema_decay)
-
-    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    old = (state.params, state.opt_state, state.ema, state.balance)
-    params, opt_state, ema, balance = jax.tree.map(
-        lambda new, old: jnp.where(good, new, old), (params, opt_state, ema, balance), old
-    )
+    with jax.named_scope("balance"):
+        updates, balance, watched = _modulate(updates, state, seen, modulators, seed)
+    with jax.named_scope("optimizer"):
+        params = optax.apply_updates(state.params, updates)
+        ema = states.update_ema(state.ema, params, ema_decay)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        old = (state.params, state.opt_state, state.ema, state.balance)
+        params, opt_state, ema, balance = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old), (params, opt_state, ema, balance), old
+        )
     skipped = state.skipped + jnp.where(good, 0, 1)
     in_row = jnp.where(good, 0, state.skipped_in_row + 1)
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": learning_rate(state.step - state.skipped)}

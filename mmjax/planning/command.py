@@ -1,0 +1,113 @@
+"""`python -m mmjax plan`: what a run would be on devices that one need not own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+from mmjax.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("--config", required=True, metavar="FILE[:SIZE]", help="configs/siglip.py:B/16")
+    parser.add_argument("--topology", required=True, help="v5e:16x16, v5p:4x4x4, 2*v5e:16x16, cpu:8, or gpu (here)")
+    parser.add_argument("--batch", type=int, help="global batch; default: that of the config")
+    parser.add_argument("--mesh", metavar="AXIS=SIZE,...", help="data=32,fsdp=8; default: that of the config")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a value")
+    parser.add_argument("--search", action="store_true", help="try meshes, remat policies and micro-batches too")
+    parser.add_argument("--no-rate", action="store_true", help="do not measure this machine's input pipeline")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Plans and prints; returns 0 where the step fits, 1 where it does not."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from rich.console import Console
+
+    from mmjax.core.config import load_config
+    from mmjax.planning.compile import configured
+    from mmjax.planning.plan import make_plan
+    from mmjax.planning.report import report, search_table
+    from mmjax.planning.search import Choice, first_fit, search
+    from mmjax.planning.topology import get_topology
+
+    console = Console(stderr=options.json)
+    with quiet():
+        topology = get_topology(options.topology)
+    config = configured(load_config(options.config), topology, [*_settings(options), *options.set])
+
+    def each(choice, plan):
+        room = "fits" if plan.memory.fits else "does not fit"
+        console.print(f"{choice}: {room}, {plan.compile_seconds:.0f} s to compile", highlight=False)
+
+    tried = search(config, topology, each) if options.search else {Choice(): make_plan(config, topology)}
+    plan = tried[Choice()]
+    if not plan.memory.fits and not options.search:
+        first_fit(config, topology, tried, each)
+    rate = None if options.no_rate else _rate(config, console)
+    if options.json:
+        found = plan.to_json() | {
+            "pipeline_examples_per_second": rate,
+            "tried": {str(choice): one.to_json() for choice, one in tried.items()},
+        }
+        print(json.dumps(found, indent=1))
+        return 0 if plan.memory.fits else 1
+    console.print(report(plan, topology.chip, rate))
+    if len(tried) > 1:
+        console.print(search_table(tried))
+    return 0 if plan.memory.fits else 1
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    """Returns --batch and --mesh as PATH=VALUE."""
+    found = [] if options.batch is None else [f"data.batch_size={options.batch}"]
+    for part in options.mesh.split(",") if options.mesh else []:
+        if "=" not in part:
+            raise UserError(f"--mesh {options.mesh}: expected AXIS=SIZE,... as in data=32,fsdp=8.")
+        found.append(f"mesh.{part.strip()}")
+    return found
+
+
+def _rate(config, console) -> float | None:
+    """Returns the examples a second of the pipeline, with what a run prepares before its first step."""
+    import pathlib
+    import tempfile
+
+    from mmjax.planning.plan import pipeline_rate
+    from mmjax.training.experiment import build
+    from mmjax.training.prepare import prepare_data
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return pipeline_rate(prepare_data(build(config).data, pathlib.Path(folder), {}))
+    except UserError as error:
+        console.print(f"the input pipeline was not measured: {error}", style="dim", highlight=False)
+        return None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what libtpu writes to the error stream when it finds no TPU; shows it where something is raised."""
+    import tempfile
+
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except UserError:
+            raise
+        except BaseException:
+            kept.seek(0)
+            os.write(saved, kept.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)

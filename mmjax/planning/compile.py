@@ -1,0 +1,106 @@
+"""The train step of a config, compiled ahead of time for devices that need not be here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import fiddle as fdl
+import jax
+
+from mmjax.core.config import set_everywhere
+from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
+from mmjax.core.override import override
+from mmjax.core.types import Batch
+from mmjax.planning.chips import GIB
+from mmjax.planning.flops import flops_of
+from mmjax.planning.topology import Topology
+from mmjax.training.experiment import Experiment, build
+from mmjax.training.trainer import Trainer, make_trainer
+
+_NO_ROOM = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class DoesNotFit(Exception):
+    """The compiler refuses a program that needs more memory than a device has; bytes of both."""
+
+    def __init__(self, needed: int, available: int):
+        super().__init__(f"{needed / GIB:.2f} GiB of {available / GIB:.2f} GiB")
+        self.needed, self.available = needed, available
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A train step that is traced for devices.
+
+    Attributes:
+      experiment, trainer: what is trained.
+      batch: shapes of the global batch.
+      traced: of jax.
+    """
+
+    experiment: Experiment
+    trainer: Trainer
+    batch: Batch
+    traced: Any
+
+    @property
+    def flops(self) -> int:
+        """Operations of the matrix products of one step, over all devices, with what it computes twice."""
+        return flops_of(self.traced.jaxpr.jaxpr)
+
+    def compile(self) -> Any:
+        """Returns the compiled step of jax.
+
+        Raises:
+          DoesNotFit: the compiler says so.
+        """
+        try:
+            with jax.set_mesh(self.trainer.mesh):
+                return self.traced.lower().compile()
+        except jax.errors.JaxRuntimeError as error:
+            if found := _NO_ROOM.search(str(error)):
+                needed, unit, available, available_unit = found.groups()
+                room = float(available) * _UNITS[available_unit]
+                raise DoesNotFit(int(float(needed) * _UNITS[unit]), int(room)) from None
+            raise
+
+
+def configured(config: fdl.Config, topology: Topology, settings: Sequence[str] = ()) -> fdl.Config:
+    """Returns a copy of config with PATH=VALUE settings and the precision that it would have on the topology."""
+    config = fdl.deepcopy_with(config)
+    for setting in settings:
+        override(config, setting)
+    if getattr(config, "precision", "auto") == "auto":
+        config.precision = "float32" if topology.platform == "cpu" else "bfloat16"
+    return config
+
+
+def trace(config: fdl.Config, devices: Sequence[Any]) -> Step:
+    """Returns the step of a config (see `configured`) traced for devices: the very function that trains.
+
+    Raises:
+      UserError: anything wrong with config, mesh or batch.
+    """
+    experiment: Experiment = build(config)
+    mesh = make_mesh(experiment.mesh, list(devices))
+    with jax.set_mesh(mesh):
+        trainer = make_trainer(experiment, experiment.data, mesh)
+        rows = batch_sharding(mesh)
+        batch = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), experiment.data.element_spec()
+        )
+        return Step(experiment, trainer, batch, trainer.step.trace(trainer.abstract, batch))
+
+
+def model_flops(config: fdl.Config, device: Any) -> int:
+    """Returns the matrix operations that one step asks for: those of the loss and its gradient on one device, with
+    nothing rematerialised and no gradient caching; a frozen part costs its forward pass alone."""
+    config = fdl.deepcopy_with(config)
+    set_everywhere(config.model, "remat", "none", overwrite=True)
+    config.micro_batches = 1
+    config.mesh = fdl.Config(MeshShape, data=1)
+    return trace(config, [device]).flops

@@ -1,0 +1,132 @@
+"""A plan as tables, each with the word on where its figures come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from mmjax.planning.chips import GIB, Chip
+from mmjax.planning.plan import Plan
+from mmjax.planning.search import Choice, step_seconds
+
+EVIDENCE = "compiler"
+ASSUMED = "assumption"
+COUNTED = "counted"
+
+
+def report(plan: Plan, chip: Chip | None, measured: float | None = None) -> Group:
+    """Returns the tables of a plan.
+
+    Args:
+      plan: of a step.
+      chip: of its topology, whose figures the assumptions are.
+      measured: examples a second of this machine's input pipeline, None where it was not measured.
+    """
+    tables = [_job(plan), _memory(plan)]
+    if chip is not None and plan.parts:
+        tables += [_time(plan, chip), _collectives(plan, chip), _job_rates(plan, measured)]
+    return Group(*tables)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, "from", title=title, title_justify="left")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    return table
+
+
+def _job(plan: Plan) -> Table:
+    table = _table(f"{plan.topology}, global batch {plan.batch_size:,}", "", "")
+    mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.items())
+    table.add_row("devices, hosts", f"{plan.devices:,}, {plan.hosts:,}", "the topology")
+    table.add_row("mesh, micro-batches", f"{mesh}, {plan.micro_batches}", "the config")
+    table.add_row("parameters", f"{plan.parameters:,}", COUNTED)
+    each = plan.model_flops / plan.batch_size / 1e9
+    again = plan.hardware_flops / plan.model_flops - 1 if plan.model_flops else 0
+    table.add_row("model FLOPs a step", f"{plan.model_flops / 1e12:,.2f} T ({each:,.2f} G an example)", COUNTED)
+    table.add_row("FLOPs run a step", f"{plan.hardware_flops / 1e12:,.2f} T (+{again:.1%})", COUNTED)
+    table.add_row("traced and compiled in", f"{plan.compile_seconds:.0f} s", "this machine")
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    memory = plan.memory
+    if memory.capacity is None:
+        title = "memory of a device"
+    elif memory.fits:
+        title = f"memory of a device: it fits, {_gib(memory.capacity - memory.needed)} to spare"
+    else:
+        title = f"memory of a device: it does NOT fit, {_gib(memory.needed - memory.capacity)} too much"
+    table = _table(title, "", "")
+    if memory.arguments:
+        table.add_row("arguments (state and batch)", _gib(memory.arguments), EVIDENCE)
+        for name, size in memory.state.items():
+            table.add_row(f"  {name}", _gib(size), COUNTED)
+        table.add_row("temporaries", _gib(memory.temporaries), EVIDENCE)
+        for size, what in memory.largest:
+            table.add_row(f"  {what}", _gib(size), EVIDENCE)
+        table.add_row("outputs that take no argument's place", _gib(memory.outputs), EVIDENCE)
+    table.add_row("needed", _gib(memory.needed), EVIDENCE)
+    if memory.capacity is not None:
+        table.add_row("available", _gib(memory.capacity), ASSUMED if memory.fits else EVIDENCE)
+    return table
+
+
+def _time(plan: Plan, chip: Chip) -> Table:
+    title = f"estimated time of a step (assumed: a clock of {chip.clock / 1e9:.2f} GHz)"
+    table = _table(title, "part of the model", "ms", "share")
+    total = plan.compute_seconds
+    for name, seconds in plan.parts.items():
+        table.add_row(name, f"{1e3 * seconds:,.2f}", f"{seconds / total:.1%}", "compiler's cycles")
+    whole = total + plan.communication_seconds
+    table.add_section()
+    table.add_row("computation", f"{1e3 * total:,.2f}", "", "compiler's cycles")
+    table.add_row("communication, none of it hidden", f"{1e3 * plan.communication_seconds:,.2f}", "", ASSUMED)
+    table.add_row("MFU without communication", "", f"{plan.mfu(total):.1%}", "published peak")
+    table.add_row("MFU with all of it", "", f"{plan.mfu(whole):.1%}", "published peak")
+    return table
+
+
+def _collectives(plan: Plan, chip: Chip) -> Table:
+    title = f"collectives (assumed: {chip.ring / 1e9:.0f} GB/s on a ring, {chip.network / 1e9:.1f} GB/s between slices)"
+    table = _table(title, "kind", "count", "MB a device sends", "ms")
+    for kind, one in plan.collectives.items():
+        table.add_row(
+            kind, f"{one.count:,}", f"{one.wire_bytes / 1e6:,.1f}", f"{1e3 * one.seconds:,.2f}", "compiler; assumption"
+        )
+    return table
+
+
+def _job_rates(plan: Plan, measured: float | None) -> Table:
+    values = plan.to_json()
+    table = _table("the run", "", "")
+    rate = values["examples_per_second_per_host"]
+    table.add_row("examples/s a host must make", f"{rate:,.0f}", "the estimate")
+    table.add_row("MB/s a host must make", f"{values['megabytes_per_second_per_host']:,.0f}", "the estimate")
+    if measured is not None:
+        hosts = math.ceil(rate / measured)
+        table.add_row("examples/s of this machine", f"{measured:,.0f} (1/{hosts} of it)", "measured here")
+    hours = values["chip_hours_per_billion_examples"]
+    table.add_row("chip-hours for a billion examples", f"{hours:,.0f}", "the estimate")
+    return table
+
+
+def search_table(tried: Mapping[Choice, Plan], most: int = 8) -> Table:
+    """Returns what a search tried, the best first."""
+    table = Table("tried", "GiB a device", "ms a step", "fits", title="the best that were tried", title_justify="left")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    ranked = sorted(tried.items(), key=lambda item: (step_seconds(item[1]), item[1].memory.needed))
+    for choice, plan in ranked[:most]:
+        seconds = step_seconds(plan)
+        time = f"{1e3 * seconds:,.1f}" if math.isfinite(seconds) else ""
+        table.add_row(str(choice), f"{plan.memory.needed / GIB:,.2f}", time, "yes" if plan.memory.fits else "no")
+    return table
+
+
+def _gib(size: Any) -> str:
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 100 else f"{size / 2**20:,.2f} MiB"

@@ -1,0 +1,95 @@
+"""Reading of compiled programs, and what is estimated from them, on a small program written by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mmjax.planning.chips import CHIPS
+from mmjax.planning.estimate import collectives, cycles_by_part, part_of
+from mmjax.planning.hlo import bytes_of, parse
+
+TEXT = """HloModule jit_step, is_scheduled=true
+
+%fused (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0:T(128)} parameter(0)
+  ROOT %inner = f32[8]{0:T(128)} add(%p, %p), metadata={op_name="jit(f)/optimizer/add"}
+}
+
+%body (carry: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %carry = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %work = f32[8,128]{1,0:T(8,128)S(1)} fusion(%carry), kind=kLoop, calls=%fused, ATTRIBUTES
+  %gather = bf16[64]{0} all-gather(%work), replica_groups=[4,8]<=[32], dimensions={0}
+  ROOT %out = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%carry, %work)
+}
+
+%condition (carry: (s32[], f32[8,128])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(12), metadata={op_name="x"}
+  %carry = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %count = s32[]{:T(128)} get-tuple-element(%carry), index=0
+  ROOT %less = pred[]{:T(512)} compare(%count, %limit), direction=LT
+}
+
+ENTRY %main (a: f32[8,128]) -> f32[8] {
+  %a = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %loop = (s32[]{:T(128)}, /*index=1*/f32[8,128]{1,0:T(8,128)}) while(%a), condition=%condition, body=%body
+  %send = f32[16]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
+  %sum = (f32[4]{0}, bf16[6]{0}) all-reduce(%a, %a), replica_groups=mesh['x'=4,'y'=8] {'y'}, to_apply=%fused
+  %spread = f32[10]{0} reduce-scatter(%a), replica_groups={{0,1},{2,3}}, to_apply=%fused
+  ROOT %last = f32[8]{0:T(128)} fusion(%loop), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"7"}
+}
+""".replace(
+    "ATTRIBUTES",
+    'metadata={op_name="jit(f)/transpose(jvp(M))/encoders_image/attention/attention_core/dot"}, '
+    'backend_config={"estimated_cycles":"100"}',
+)
+
+
+def test_a_program_is_read_with_its_loops():
+    program = parse(TEXT)
+    runs = {instruction.name: times for instruction, times in program.runs()}
+    assert runs["work"] == 12 and runs["last"] == 1 and "inner" not in runs
+    assert cycles_by_part(program) == {"image: attention core": 1200, "optimizer": 7}
+
+
+def test_bytes_of_shapes():
+    assert bytes_of("f32[8,128]{1,0:T(8,128)S(1)}") == 4096
+    assert bytes_of("(bf16[4], /*index=1*/s32[], pred[3])") == 8 + 4 + 3
+    assert bytes_of("f8e4m3fn[16]") == 16 and bytes_of("token[]") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("jit(s)/jvp(M)/M._encode/encoders_text/transformer/while/body/blocks/mlp/up/dot_general", "text"),
+        ("jit(s)/transpose(jvp(M))/encoders_audio/x/attention_core/mul", "audio: attention core"),
+        ("jit(s)/fusion/blocks/attention/attention_core/mul", "attention core"),
+        ("jit(s)/fusion/fusion._embed/mul", "fusion"),
+        ("jit(s)/transpose(jvp(loss))/shard_map/while/add", "loss"),
+        ("jit(s)/decoders_label/dense", "label"),
+        ("jit(s)/optimizer/mul", "optimizer"),
+        ("broadcast.4", "other"),
+    ],
+)
+def test_parts_of_the_model(name, part):
+    assert part_of(name) == part
+
+
+def test_collectives_by_the_ring_algorithm():
+    found = collectives(parse(TEXT), 32, CHIPS["v5e"])
+    assert found["all-gather"].count == 12 and found["all-gather"].wire_bytes == 12 * 128 * 7 / 8
+    assert found["collective-permute"].wire_bytes == 64
+    assert found["all-reduce"].wire_bytes == 2 * 28 * 7 / 8
+    assert found["reduce-scatter"].wire_bytes == 40 * 2 / 2
+    assert found["all-reduce"].seconds == found["all-reduce"].wire_bytes / 100e9
+
+
+def test_a_group_that_spans_slices_goes_over_the_network():
+    ring, network = (collectives(parse(TEXT), 32, CHIPS["v5e"], slices)["all-gather"].seconds for slices in (2, 8))
+    assert network / ring == pytest.approx(CHIPS["v5e"].ring / CHIPS["v5e"].network)
+
+
+def test_a_program_of_this_machine_is_read_too():
+    compiled = jax.jit(lambda x: jax.lax.fori_loop(0, 5, lambda i, x: x @ x, x)).lower(jnp.ones((8, 8))).compile()
+    program = parse(compiled.as_text())
+    loops = [(instruction, times) for instruction, times in program.runs() if instruction.opcode == "while"]
+    assert [program.trips(loop) for loop, _ in loops] == [5] * len(loops)
