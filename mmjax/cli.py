@@ -10,22 +10,24 @@ import pathlib
 import sys
 
 from mmjax.core.errors import UserError
+from mmjax.planning import command as planning
 
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m mmjax`."""
     main = argparse.ArgumentParser(prog="mmjax", description="Train models over several modalities in JAX.")
     commands = main.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train, or go on training, the run in --workdir")
-    train.add_argument(
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
         "--config", required=True, metavar="FILE[:SIZE]", help="configs/openmoji.py, configs/clip.py:B/16"
     )
+    config.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one value of the config"
+    )
+    train = commands.add_parser("train", help="train, or go on training, the run in --workdir", parents=[config])
     train.add_argument("--workdir", help="folder of the run: checkpoints, metrics, results")
     train.add_argument("--data", metavar="SPEC", help="train on this: a TFDS name, tar shards, a manifest, a folder")
     train.add_argument("--init-from", metavar="RUN", help="begin with the weights of another run (weights only)")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="override one value of the config"
-    )
     train.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: address of process 0")
     train.add_argument("--num-processes", type=int, help="several processes: how many")
     train.add_argument("--process-id", type=int, help="several processes: which of them this is")
@@ -36,9 +38,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--train-data", metavar="SPEC", help="labelled data that linear probe and k-NN learn from")
     evaluate.add_argument("--step", type=_step, help="checkpoint to evaluate: a number or 'best' (default: the newest)")
     evaluate.add_argument("--allow-import", action="append", default=[], metavar="PACKAGE", help="see core.config")
-    from mmjax.planning.command import add_arguments
-
-    add_arguments(commands.add_parser("plan", help="memory, time and cost of a run on devices that need not be here"))
+    plan = commands.add_parser(
+        "plan", help="memory, time and cost of a run on devices that need not be here", parents=[config]
+    )
+    planning.add_arguments(plan)
     return main
 
 
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int:
     from mmjax.training.stop import EXIT_CODE, Interrupted
 
     try:
-        return {"train": train, "evaluate": evaluate, "plan": plan}[options.command](options)
+        return {"train": train, "evaluate": evaluate, "plan": planning.main}[options.command](options)
     except UserError as error:
         print(f"mmjax: {error}", file=sys.stderr)
         return 2
@@ -98,13 +101,6 @@ def train(options: argparse.Namespace) -> int:
     metrics = fit(config, options.workdir, console)
     _report(options.workdir, metrics, console)
     return 0
-
-
-def plan(options: argparse.Namespace) -> int:
-    """Plans a run for a topology."""
-    from mmjax.planning.command import main as run
-
-    return run(options)
 
 
 def _join_processes(options: argparse.Namespace) -> None:

@@ -8,17 +8,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mmjax.core.errors import UserError
 
+if TYPE_CHECKING:
+    import fiddle as fdl
+    from rich.console import Console
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the command."""
-    parser.add_argument("--config", required=True, metavar="FILE[:SIZE]", help="configs/siglip.py:B/16")
+    """Adds the arguments of the command; --config and --set are those of training."""
     parser.add_argument("--topology", required=True, help="v5e:16x16, v5p:4x4x4, 2*v5e:16x16, cpu:8, or gpu (here)")
     parser.add_argument("--batch", type=int, help="global batch; default: that of the config")
     parser.add_argument("--mesh", metavar="AXIS=SIZE,...", help="data=32,fsdp=8; default: that of the config")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a value")
     parser.add_argument("--search", action="store_true", help="try meshes, remat policies and micro-batches too")
     parser.add_argument("--no-rate", action="store_true", help="do not measure this machine's input pipeline")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
@@ -26,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Plans and prints; returns 0 where the step fits, 1 where it does not."""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from rich.console import Console
 
     from mmjax.core.config import load_config
@@ -41,9 +43,11 @@ def main(options: argparse.Namespace) -> int:
         topology = get_topology(options.topology)
     config = configured(load_config(options.config), topology, [*_settings(options), *options.set])
 
-    def each(choice, plan):
-        room = "fits" if plan.memory.fits else "does not fit"
-        console.print(f"{choice}: {room}, {plan.compile_seconds:.0f} s to compile", highlight=False)
+    def each(choice, found):
+        what = f"not possible: {found}"
+        if not isinstance(found, UserError):
+            what = f"{'fits' if found.memory.fits else 'does not fit'}, {found.compile_seconds:.0f} s to compile"
+        console.print(f"{choice}: {what}", highlight=False)
 
     tried = search(config, topology, each) if options.search else {Choice(): make_plan(config, topology)}
     plan = tried[Choice()]
@@ -51,15 +55,12 @@ def main(options: argparse.Namespace) -> int:
         first_fit(config, topology, tried, each)
     rate = None if options.no_rate else _rate(config, console)
     if options.json:
-        found = plan.to_json() | {
-            "pipeline_examples_per_second": rate,
-            "tried": {str(choice): one.to_json() for choice, one in tried.items()},
-        }
-        print(json.dumps(found, indent=1))
-        return 0 if plan.memory.fits else 1
-    console.print(report(plan, topology.chip, rate))
-    if len(tried) > 1:
-        console.print(search_table(tried))
+        others = {str(choice): one.to_json() for choice, one in tried.items()}
+        print(json.dumps(plan.to_json() | {"pipeline_examples_per_second": rate, "tried": others}, indent=1))
+    else:
+        console.print(report(plan, topology.chip, rate))
+        if len(tried) > 1:
+            console.print(search_table(tried))
     return 0 if plan.memory.fits else 1
 
 
@@ -73,7 +74,7 @@ def _settings(options: argparse.Namespace) -> list[str]:
     return found
 
 
-def _rate(config, console) -> float | None:
+def _rate(config: fdl.Config, console: Console) -> float | None:
     """Returns the examples a second of the pipeline, with what a run prepares before its first step."""
     import pathlib
     import tempfile
@@ -92,7 +93,7 @@ def _rate(config, console) -> float | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what libtpu writes to the error stream when it finds no TPU; shows it where something is raised."""
+    """Keeps what libtpu writes to the error stream when it finds no TPU; shows it where something else goes wrong."""
     import tempfile
 
     sys.stderr.flush()
@@ -101,11 +102,10 @@ def quiet() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except UserError:
-            raise
-        except BaseException:
-            kept.seek(0)
-            os.write(saved, kept.read())
+        except Exception as error:  # of any kind: it is raised again
+            if not isinstance(error, UserError):
+                kept.seek(0)
+                os.write(saved, kept.read())
             raise
         finally:
             sys.stderr.flush()

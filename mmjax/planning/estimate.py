@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 
 from mmjax.planning.chips import Chip
 from mmjax.planning.hlo import Instruction, Program
@@ -67,7 +66,7 @@ def collectives(program: Program, devices: int, chip: Chip | None, slices: int =
             continue
         group = _group_size(instruction, devices)
         sent = times * _sent(kind, instruction, program, group)
-        bandwidth = math.inf if chip is None else chip.network if _crosses(group, devices, slices) else chip.ring
+        bandwidth = math.inf if chip is None else chip.network if group * slices > devices else chip.ring
         old = found.get(kind, Collective())
         found[kind] = Collective(old.count + times, old.wire_bytes + sent, old.seconds + sent / bandwidth)
     return found
@@ -85,10 +84,6 @@ def _sent(kind: str, instruction: Instruction, program: Program, group: int) -> 
     return share * program.moved(instruction)
 
 
-def _crosses(group: int, devices: int, slices: int) -> bool:
-    return slices > 1 and group > devices // slices
-
-
 def _group_size(instruction: Instruction, devices: int) -> int:
     """Returns the number of devices that one collective joins, from any of the forms that groups are written in."""
     rest = instruction.rest
@@ -100,14 +95,3 @@ def _group_size(instruction: Instruction, devices: int) -> int:
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return len(found.group(1).split(","))
     return devices
-
-
-def mfu(model_flops: float, seconds: float, devices: int, chip: Chip) -> float:
-    """Returns the model FLOPs utilisation: model_flops ÷ what the devices could do in that time."""
-    return model_flops / (seconds * devices * chip.peak_flops)
-
-
-def share(parts: Mapping[str, float]) -> dict[str, float]:
-    """Returns name -> its share of the sum."""
-    total = sum(parts.values()) or 1.0
-    return {name: value / total for name, value in parts.items()}

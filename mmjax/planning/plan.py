@@ -88,29 +88,53 @@ class Plan:
         """Of all collectives, none of them hidden behind computation."""
         return sum(one.seconds for one in self.collectives.values())
 
+    @property
+    def seconds(self) -> float:
+        """Of a step with all of its communication."""
+        return self.compute_seconds + self.communication_seconds
+
     def mfu(self, seconds: float) -> float:
         """Returns the model FLOPs utilisation of a step of that length."""
         return self.model_flops / (seconds * self.peak_flops) if self.peak_flops else math.nan
 
+    @property
+    def examples_per_host(self) -> float:
+        """Examples a second that each host must make."""
+        return self.batch_size / self.compute_seconds / self.hosts
+
+    @property
+    def bytes_per_host(self) -> float:
+        """Bytes a second that each host must make."""
+        return self.batch_bytes / self.compute_seconds / self.hosts
+
+    @property
+    def chip_hours(self) -> float:
+        """For a billion examples, with all communication."""
+        return self.devices * self.seconds / self.batch_size * 1e9 / 3600
+
     def to_json(self) -> dict[str, Any]:
         """Returns everything, with what follows from it."""
-        whole = self.compute_seconds + self.communication_seconds
         derived = {
             "fits": self.memory.fits,
             "compute_seconds": self.compute_seconds,
             "communication_seconds": self.communication_seconds,
             "mfu_without_communication": self.mfu(self.compute_seconds),
-            "mfu_with_communication": self.mfu(whole),
-            "examples_per_second_per_host": self.batch_size / self.compute_seconds / self.hosts,
-            "megabytes_per_second_per_host": self.batch_bytes / self.compute_seconds / self.hosts / 1e6,
-            "chip_hours_per_billion_examples": self.devices * whole / self.batch_size * 1e9 / 3600,
+            "mfu_with_communication": self.mfu(self.seconds),
+            "examples_per_second_per_host": self.examples_per_host,
+            "megabytes_per_second_per_host": self.bytes_per_host / 1e6,
+            "chip_hours_per_billion_examples": self.chip_hours,
         }
         values = dataclasses.asdict(self) | derived
         return {name: None if value != value else value for name, value in values.items()}  # nan is no JSON
 
 
-def make_plan(config: fdl.Config, topology: Topology) -> Plan:
-    """Returns the plan of a config (see `compile.configured`) on a topology.
+def make_plan(config: fdl.Config, topology: Topology, asked_flops: int | None = None) -> Plan:
+    """Returns the plan of a config on a topology.
+
+    Args:
+      config: see `compile.configured`.
+      topology: to plan for.
+      asked_flops: see `compile.model_flops`, where they are known already.
 
     Raises:
       UserError: anything wrong with config, mesh or batch.
@@ -138,7 +162,7 @@ def make_plan(config: fdl.Config, topology: Topology) -> Plan:
         micro_batches=step.experiment.micro_batches,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(step.trainer.abstract.params)),
         memory=memory,
-        model_flops=model_flops(config, topology.devices[0]),
+        model_flops=model_flops(config, topology.devices[0]) if asked_flops is None else asked_flops,
         hardware_flops=step.flops,
         parts={name: count / chip.clock for name, count in cycles.items()},
         collectives=estimate.collectives(program, devices, chip, topology.slices),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mmjax.planning.chips import GIB, Chip
 from mmjax.planning.plan import Plan
-from mmjax.planning.search import Choice, step_seconds
+from mmjax.planning.search import Choice, rank
 
 EVIDENCE = "compiler"
 ASSUMED = "assumption"
@@ -82,12 +82,11 @@ def _time(plan: Plan, chip: Chip) -> Table:
     total = plan.compute_seconds
     for name, seconds in plan.parts.items():
         table.add_row(name, f"{1e3 * seconds:,.2f}", f"{seconds / total:.1%}", "compiler's cycles")
-    whole = total + plan.communication_seconds
     table.add_section()
     table.add_row("computation", f"{1e3 * total:,.2f}", "", "compiler's cycles")
     table.add_row("communication, none of it hidden", f"{1e3 * plan.communication_seconds:,.2f}", "", ASSUMED)
     table.add_row("MFU without communication", "", f"{plan.mfu(total):.1%}", "published peak")
-    table.add_row("MFU with all of it", "", f"{plan.mfu(whole):.1%}", "published peak")
+    table.add_row("MFU with all of it", "", f"{plan.mfu(plan.seconds):.1%}", "published peak")
     return table
 
 
@@ -102,16 +101,14 @@ def _collectives(plan: Plan, chip: Chip) -> Table:
 
 
 def _job_rates(plan: Plan, measured: float | None) -> Table:
-    values = plan.to_json()
     table = _table("the run", "", "")
-    rate = values["examples_per_second_per_host"]
+    rate = plan.examples_per_host
     table.add_row("examples/s a host must make", f"{rate:,.0f}", "the estimate")
-    table.add_row("MB/s a host must make", f"{values['megabytes_per_second_per_host']:,.0f}", "the estimate")
+    table.add_row("MB/s a host must make", f"{plan.bytes_per_host / 1e6:,.0f}", "the estimate")
     if measured is not None:
         hosts = math.ceil(rate / measured)
         table.add_row("examples/s of this machine", f"{measured:,.0f} (1/{hosts} of it)", "measured here")
-    hours = values["chip_hours_per_billion_examples"]
-    table.add_row("chip-hours for a billion examples", f"{hours:,.0f}", "the estimate")
+    table.add_row("chip-hours for a billion examples", f"{plan.chip_hours:,.0f}", "the estimate")
     return table
 
 
@@ -120,10 +117,8 @@ def search_table(tried: Mapping[Choice, Plan], most: int = 8) -> Table:
     table = Table("tried", "GiB a device", "ms a step", "fits", title="the best that were tried", title_justify="left")
     for column in table.columns[1:3]:
         column.justify = "right"
-    ranked = sorted(tried.items(), key=lambda item: (step_seconds(item[1]), item[1].memory.needed))
-    for choice, plan in ranked[:most]:
-        seconds = step_seconds(plan)
-        time = f"{1e3 * seconds:,.1f}" if math.isfinite(seconds) else ""
+    for choice, plan in sorted(tried.items(), key=lambda item: rank(item[1]))[:most]:
+        time = "" if math.isnan(plan.seconds) else f"{1e3 * plan.seconds:,.1f}"
         table.add_row(str(choice), f"{plan.memory.needed / GIB:,.2f}", time, "yes" if plan.memory.fits else "no")
     return table
 

@@ -48,27 +48,32 @@ class Choice:
         return ", ".join(parts) or "as configured"
 
 
-def step_seconds(plan: Plan) -> float:
-    """Returns the length of a step with all of its communication; inf where it does not fit or is not known."""
-    seconds = plan.compute_seconds + plan.communication_seconds
-    return seconds if plan.memory.fits and not math.isnan(seconds) else math.inf
+Each = Callable[[Choice, Plan | UserError], None]
+"""Is called with every choice and its plan as it is made, or with why the mesh or the batch does not allow it."""
 
 
-def search(
-    config: fdl.Config, topology: Topology, each: Callable[[Choice, Plan], None] = lambda choice, plan: None
-) -> dict[Choice, Plan]:
+def rank(plan: Plan) -> tuple[bool, float, int]:
+    """Returns what to sort plans by, the best first: those that fit, then by time where it is known, then by memory."""
+    return not plan.memory.fits, math.inf if math.isnan(plan.seconds) else plan.seconds, plan.memory.needed
+
+
+def search(config: fdl.Config, topology: Topology, each: Each = lambda choice, plan: None) -> dict[Choice, Plan]:
     """Returns every choice that was tried with its plan, the config as it is (`Choice()`) among them.
 
-    One setting is varied at a time, from the best found so far: micro-batches, mesh, rematerialisation, and
-    micro-batches again.
+    Where that does not fit, `first_fit` comes first. Then one setting is varied at a time, each from the best found
+    so far: the mesh, rematerialisation, micro-batches.
 
     Args:
       config: see `compile.configured`.
       topology: to plan for.
-      each: called with every choice and plan as it is made.
+      each: see Each.
+
+    Raises:
+      UserError: the config as it is does not allow a plan.
     """
     tried: dict[Choice, Plan] = {}
-    best = _try(config, topology, [Choice()], tried, each)
+    tried[best := Choice()] = make_plan(config, topology)
+    each(best, tried[best])
     if not tried[best].memory.fits:
         best = first_fit(config, topology, tried, each) or best
     for vary in (_meshes, _remats, _micro_batches):
@@ -80,9 +85,12 @@ def first_fit(
     config: fdl.Config,
     topology: Topology,
     tried: dict[Choice, Plan],
-    each: Callable[[Choice, Plan], None] = lambda choice, plan: None,
+    each: Each = lambda choice, plan: None,
 ) -> Choice | None:
-    """Returns the first choice that fits, of ever more micro-batches, without and with the state sharded; or None."""
+    """Returns the first choice that fits, of ever more micro-batches, without and with the state sharded; or None.
+
+    `tried` holds the plan of `Choice()` and takes those that are made.
+    """
     for fsdp in (None, 8):
         micro_batches = tried[Choice()].micro_batches
         while micro_batches * 2 * len(topology.devices) <= tried[Choice()].batch_size:
@@ -100,13 +108,12 @@ def _try(config: fdl.Config, topology: Topology, choices, tried, each) -> Choice
         if choice in tried:
             continue
         try:
-            tried[choice] = make_plan(choice.apply(config), topology)
-        except UserError:  # the mesh or the batch does not allow it
-            if choice == Choice():
-                raise
-            continue
-        each(choice, tried[choice])
-    return min(tried, key=lambda choice: (step_seconds(tried[choice]), tried[choice].memory.needed))
+            tried[choice] = make_plan(choice.apply(config), topology, tried[Choice()].model_flops)
+        except UserError as error:
+            each(choice, error)
+        else:
+            each(choice, tried[choice])
+    return min(tried, key=lambda choice: rank(tried[choice]))
 
 
 def _meshes(best: Choice, plan: Plan) -> Iterator[Choice]:

@@ -40,9 +40,10 @@ def test_a_slice_gives_time_and_cost():
     assert "WARNING" not in done.stderr
 
 
+@pytest.mark.slow
 @NO_LIBTPU
 def test_what_does_not_fit_says_by_how_much_and_what_would():
-    done = plan(*SMOKE, "--topology", "v5e:2x2", "--batch", str(2**20), "--json")
+    done = plan(*SMOKE, "--topology", "v5e:2x2", "--batch", "5120", "--set", "data.transforms.image.size=256", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 1 and not found["fits"]
     assert found["memory"]["needed"] > found["memory"]["capacity"] > 15 * 2**30

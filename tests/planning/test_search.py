@@ -8,7 +8,7 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.planning import search as module
 from mmjax.planning.plan import Memory, Plan
-from mmjax.planning.search import Choice, first_fit, search, step_seconds
+from mmjax.planning.search import Choice, first_fit, rank, search
 from mmjax.planning.topology import Topology
 
 TOPOLOGY = Topology("toy", "tpu", tuple(range(16)))
@@ -29,7 +29,7 @@ class Toy:
 def rule(room):
     """Returns a make_plan by which sharding and remat save memory, and parts and remat cost time."""
 
-    def make_plan(config, topology):
+    def make_plan(config, topology, asked_flops=1):
         fsdp = config.mesh.fsdp if config.mesh else 1
         parts = config.micro_batches
         if parts > 8:
@@ -53,20 +53,24 @@ def test_the_search_finds_what_is_fastest(config, monkeypatch):
     monkeypatch.setattr(module, "make_plan", rule(room=10_000))
     seen = []
     tried = search(config, TOPOLOGY, lambda choice, plan: seen.append(choice))
-    best = min(tried, key=lambda choice: step_seconds(tried[choice]))
+    best = min(tried, key=lambda choice: rank(tried[choice]))
     assert best == Choice(fsdp=4, remat="core") and list(tried) == seen and seen[0] == Choice()
-    assert config.model.remat == "none" or "remat" not in config.model.__arguments__  # the config is left alone
+    assert not config.model.__arguments__ and config.mesh is None  # the config is left alone
 
 
 def test_what_does_not_fit_is_made_to(config, monkeypatch):
     monkeypatch.setattr(module, "make_plan", rule(room=100))
     plan = module.make_plan(config, TOPOLOGY)
-    assert not plan.memory.fits and step_seconds(plan) == float("inf")
+    assert not plan.memory.fits
     tried = {Choice(): plan}
     assert first_fit(config, TOPOLOGY, tried) == Choice(micro_batches=4)
     assert tried[Choice(micro_batches=4)].memory.fits and not tried[Choice(micro_batches=2)].memory.fits
+    assert rank(tried[Choice(micro_batches=4)]) < rank(plan) < rank(tried[Choice(micro_batches=2)])
 
 
 def test_nothing_that_fits_is_none(config, monkeypatch):
     monkeypatch.setattr(module, "make_plan", rule(room=2))
-    assert first_fit(config, TOPOLOGY, {Choice(): module.make_plan(config, TOPOLOGY)}) is None
+    refused = []
+    tried = {Choice(): module.make_plan(config, TOPOLOGY)}
+    assert first_fit(config, TOPOLOGY, tried, lambda choice, found: refused.append((choice, found))) is None
+    assert any(choice.micro_batches == 16 and str(found) == "too many parts" for choice, found in refused)
