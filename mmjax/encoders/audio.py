@@ -16,10 +16,11 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.mel import AstMel, LogMel
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
 from mmjax.layers.spec_augment import SpecAugment
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 
 class AudioEncoder(nn.Module):
@@ -39,7 +40,7 @@ class AudioEncoder(nn.Module):
       mean, std: of the log-mel of this frontend; the defaults are AudioSet's mean and, as AST divides by, twice its
         standard deviation. Another `mel` needs its own (0 and 1 leave Whisper's scale as it is).
       augment: SpecAugment in training.
-      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+      activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
 
     Raises:
       UserError: values or a mask that are not [B, S], sizes that leave no patch, or a stride that skips something.
@@ -65,6 +66,7 @@ class AudioEncoder(nn.Module):
     drop_path: float = 0.0
     scan: bool = True
     remat: str = "none"
+    batch_parts: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -13,10 +13,11 @@ from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.patchify import PatchEmbedding
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_2d
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 VIT_SIZES = {
     "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
@@ -53,7 +54,7 @@ class ImageEncoder(nn.Module):
       patch_bias: bias of the patch embedding.
       mean, std: per channel, of pixels in [0, 1]; normalised here, on the device.
       patch_dropout: share of patches left out of each example in training (FLIP).
-      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+      activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
 
     Raises:
       UserError: values that are not [B, H, W, 3], or sides that patch_size does not divide.
@@ -76,6 +77,7 @@ class ImageEncoder(nn.Module):
     drop_path: float = 0.0
     scan: bool = True
     remat: str = "none"
+    batch_parts: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -85,7 +87,7 @@ class ImageEncoder(nn.Module):
             x = self._drop_patches(x, rng)
         mask = einops.repeat(stream.mask.any(axis=1), "b -> b n", n=x.shape[1])  # [B, N]
         x = constrain_batch(layer_norm("norm_pre", x, self.dtype) if self.pre_norm else x)
-        x = transformer_of(self)(x, mask, fold(rng, 1))
+        x = transformer_of(self)(x, None, fold(rng, 1))  # the tokens of an example are there all or none
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
         return Tokens(x, mask, pool(x, mask))

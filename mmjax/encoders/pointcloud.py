@@ -12,10 +12,11 @@ from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pointnet import CentrePositions, GroupEncoder
 from mmjax.layers.points import farthest_points, gather_points, nearest_points
 from mmjax.layers.pooling import Pool, class_token
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 NORMALISE = ("unit_sphere", "none")
 

@@ -12,9 +12,10 @@ from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import Pool
 from mmjax.layers.posemb import LearnedPositions
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 
 class TextEncoder(nn.Module):
@@ -27,7 +28,7 @@ class TextEncoder(nn.Module):
       mask_padding: hide padding from attention. SigLIP was trained with padding visible.
       pool: 'last' unmasked token (CLIP), 'last_position' of the context (SigLIP), 'first', 'mean', 'attention', 'none'.
       posemb: 'learned' (added to the embeddings) or 'rotary'.
-      activation, dropout, drop_path, scan, remat, dtype: as in layers.transformer.
+      activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
 
     Raises:
       UserError: values that are not [B, N].
@@ -47,6 +48,7 @@ class TextEncoder(nn.Module):
     drop_path: float = 0.0
     scan: bool = True
     remat: str = "none"
+    batch_parts: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -15,11 +15,12 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import dropout, fold
 from mmjax.layers.fourier import fourier_features, geometric_wavelengths
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d
 from mmjax.layers.series import SeriesTokens, instance_norm
 from mmjax.layers.stack import fields_of
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 
 class SeriesEncoder(nn.Module):

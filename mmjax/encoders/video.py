@@ -15,11 +15,12 @@ from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
 from mmjax.layers.masking import masked_mean
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d, sincos_2d
 from mmjax.layers.space_time import DividedTransformer
 from mmjax.layers.stack import fields_of
-from mmjax.layers.transformer import Transformer, layer_norm
+from mmjax.layers.transformer import Transformer
 from mmjax.layers.tubelet import TubeletEmbedding, tubelet_mask
 
 ATTENTIONS = ("joint", "factorised", "divided", "frames")

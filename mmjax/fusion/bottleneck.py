@@ -14,8 +14,9 @@ from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.co_attention import pool_each
 from mmjax.fusion.inputs import class_tokens, known, present_mean, project
 from mmjax.layers.dropout import fold
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.stack import fields_of, stack
-from mmjax.layers.transformer import Block, layer_norm
+from mmjax.layers.transformer import Block
 
 
 class Bottleneck(nn.Module):

@@ -13,8 +13,9 @@ from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.inputs import class_tokens, known, pool_tokens, present_mean, project
 from mmjax.layers.cross_attention import CrossBlock
 from mmjax.layers.dropout import fold
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.stack import fields_of, stack
-from mmjax.layers.transformer import Block, layer_norm
+from mmjax.layers.transformer import Block
 
 
 class CoAttention(nn.Module):

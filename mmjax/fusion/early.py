@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.inputs import known, pool_tokens, project
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import class_token
-from mmjax.layers.transformer import layer_norm, transformer_of
+from mmjax.layers.transformer import transformer_of
 
 
 class Early(nn.Module):

@@ -13,7 +13,7 @@ from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.types import Outputs, Tokens
 from mmjax.fusion.inputs import joint, known, project, project_vectors
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.transformer import layer_norm
+from mmjax.layers.norm import layer_norm
 
 ITEMS = ("vectors", "tokens")
 

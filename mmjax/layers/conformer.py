@@ -19,9 +19,10 @@ from mmjax.core.errors import at_least
 from mmjax.core.mesh import BATCH_AXES, constrain
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import dropout, fold
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.remat import keep
 from mmjax.layers.stack import fields_of, stack
-from mmjax.layers.transformer import layer_norm, residual
+from mmjax.layers.transformer import residual
 
 
 class FeedForward(nn.Module):

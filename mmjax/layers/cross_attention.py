@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import fold
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.transformer import layer_norm, residual
+from mmjax.layers.norm import layer_norm
+from mmjax.layers.transformer import residual
 
 
 class CrossBlock(nn.Module):

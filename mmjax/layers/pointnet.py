@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import one_of
 from mmjax.layers.mlp import ACTIVATIONS
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.points import masked_max
-from mmjax.layers.transformer import layer_norm
 
 
 class GroupEncoder(nn.Module):

@@ -13,7 +13,7 @@ from mmjax.core.types import Tokens
 from mmjax.layers.attention import Attention
 from mmjax.layers.masking import last_position, masked_mean
 from mmjax.layers.mlp import Mlp
-from mmjax.layers.transformer import layer_norm
+from mmjax.layers.norm import layer_norm
 
 POOLS = ("first", "last", "mean", "attention", "none")
 

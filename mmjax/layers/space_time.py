@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import fold
 from mmjax.layers.mlp import Mlp
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.stack import fields_of, stack
-from mmjax.layers.transformer import layer_norm, residual
+from mmjax.layers.transformer import residual
 
 
 class DividedBlock(nn.Module):

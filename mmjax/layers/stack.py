@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ def stack(
     remat: str,
     name: str,
     each: str | None = None,
+    batch_parts: int = 1,
 ) -> Callable[[Any, Any, jax.Array | None], Any]:
     """Returns f(carry, constant, rng) -> carry that runs depth layers; call it inside a compact method.
 
@@ -35,6 +37,9 @@ def stack(
       remat: see layers.remat.
       name: of the parameters.
       each: of those of one layer, where they are not stacked; None is `name`.
+      batch_parts: each layer takes the examples (the first axis of every array) in so many equal parts, one after the
+        other; where they do not divide the batch, in as many as do. The parts are strided, so that each holds as much
+        of every device's share of the batch.
 
     Raises:
       UserError: an unknown remat policy, or depth below 1.
@@ -42,22 +47,45 @@ def stack(
     at_least(1, name, depth=depth)
     layer = rematerialised(layer, remat, prevent_cse=not scan)
 
-    def unrolled(carry: Any, constant: Any, rng: jax.Array | None) -> Any:
-        for number in range(depth):
-            carry, _ = layer(**sizes, name=f"{each or name}_{number}")(carry, constant, rng, number)
-        return carry
+    def each_part(module: nn.Module, carries: Any, constants: Any, rngs: Any, number: Any) -> tuple[Any, None]:
+        parts = zip(carries, constants, rngs, strict=True)
+        return [module(*part, number)[0] for part in parts], None
 
-    def scanned(carry: Any, constant: Any, rng: jax.Array | None) -> Any:
+    def unrolled(carries: Any, constants: Any, rngs: Any) -> Any:
+        for number in range(depth):
+            carries, _ = each_part(layer(**sizes, name=f"{each or name}_{number}"), carries, constants, rngs, number)
+        return carries
+
+    def scanned(carries: Any, constants: Any, rngs: Any) -> Any:
         layers = nn.scan(
-            layer,
+            each_part,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=depth,
         )
-        return layers(**sizes, name=name)(carry, constant, rng, jnp.arange(depth))[0]
+        return layers(layer(**sizes, name=name), carries, constants, rngs, jnp.arange(depth))[0]
 
-    return scanned if scan else unrolled
+    def run(carry: Any, constant: Any, rng: jax.Array | None) -> Any:
+        parts = math.gcd(batch_parts, len(jax.tree.leaves(carry)[0]))
+        return _join((scanned if scan else unrolled)(*(_split(tree, parts) for tree in (carry, constant, rng))))
+
+    return run
+
+
+def _split(tree: Any, parts: int) -> list[Any]:
+    """Returns `parts` trees; the first has every parts-th example from the first on, the second from the second on."""
+    if parts == 1:
+        return [tree]
+    strided = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]), tree)
+    return [jax.tree.map(lambda x, i=part: x[:, i], strided) for part in range(parts)]
+
+
+def _join(trees: list[Any]) -> Any:
+    """Returns what was split."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *parts: jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), *trees)
 
 
 def fields_of(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any]:

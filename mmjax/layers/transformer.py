@@ -9,19 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import at_least
 from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
 from mmjax.layers.mlp import Mlp
+from mmjax.layers.norm import layer_norm
 from mmjax.layers.remat import keep
 from mmjax.layers.stack import fields_of, stack
-
-NORM_EPSILON = 1e-6
-
-
-def layer_norm(name: str, x: jax.Array, dtype: Any) -> jax.Array:
-    """LayerNorm with float32 statistics and parameters, given back in dtype; call it inside a compact method."""
-    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, name=name)(x).astype(dtype)
 
 
 def residual(block: nn.Module, rng: jax.Array | None, x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
@@ -72,6 +67,8 @@ class Transformer(nn.Module):
       scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
       remat: what the backward pass computes again: 'none', 'core' (all but matrix products and residual sums), 'full'
         (each block from its input), or the name of a policy in jax.checkpoint_policies; see layers.remat.
+      batch_parts: every block takes the batch in so many parts, one after the other, so that a device can keep the
+        attention probabilities of a part in on-chip memory; see layers.stack.
       others: as in Block.
 
     Raises:
@@ -88,12 +85,15 @@ class Transformer(nn.Module):
     drop_path: float = 0.0
     scan: bool = True
     remat: str = "none"
+    batch_parts: int = 1
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:
-        sizes = fields_of(self, Block)
-        blocks = stack(Block, sizes, self.depth, scan=self.scan, remat=self.remat, name="blocks", each="block")
+        at_least(1, "transformer", batch_parts=self.batch_parts)
+        looked_at = self.is_mutable_collection("intermediates")  # what is stored there is of the whole batch
+        how = {"scan": self.scan, "remat": self.remat, "batch_parts": 1 if looked_at else self.batch_parts}
+        blocks = stack(Block, fields_of(self, Block), self.depth, **how, name="blocks", each="block")
         return blocks(x, mask, rng)
 
 

@@ -30,10 +30,12 @@ class Stack(nn.Module):
     scan: bool = True
     remat: str = "none"
     depth: int = 2
+    batch_parts: int = 1
 
     @nn.compact
     def __call__(self, x, mask, rng):
-        return stack(Block, SIZES, self.depth, scan=self.scan, remat=self.remat, name="blocks")(x, mask, rng)
+        how = {"scan": self.scan, "remat": self.remat, "batch_parts": self.batch_parts}
+        return stack(Block, SIZES, self.depth, **how, name="blocks")(x, mask, rng)
 
 
 def test_scanned_unrolled_and_remat_agree_with_the_transformer():
@@ -51,6 +53,28 @@ def test_scanned_unrolled_and_remat_agree_with_the_transformer():
     np.testing.assert_allclose(jit(lambda p: value(Stack(scan=False), p))(unrolled), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_the_batch_give_what_the_whole_does(scan, parts):
+    batch = 6  # 2 parts of it, for 4 do not divide it
+    x = jax.random.normal(jax.random.key(3), (batch, 3, 8))
+    mask = jnp.arange(3) < jnp.asarray([3, 1, 2, 3, 3, 2])[:, None]
+    keys = example_keys(jax.random.key(4), batch)
+    whole, split = (Stack(scan=scan, remat="core", batch_parts=number) for number in (1, parts))
+    params = jit(whole.init)(jax.random.key(2), x, mask, keys)["params"]
+    other = jax.eval_shape(split.init, jax.random.key(2), x, mask, keys)["params"]
+    assert jax.tree.structure(other) == jax.tree.structure(params)
+
+    def value_and_gradients(module):
+        def value(params, x):
+            return jnp.sum(jnp.sin(module.apply({"params": params}, x, mask, keys)))
+
+        return jit(jax.value_and_grad(value, (0, 1)))(params, x)
+
+    expected, found = value_and_gradients(whole), value_and_gradients(split)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
 def kept(remat):
     """Returns the shapes of what a stack keeps for the backward pass."""
     module = Stack(scan=False, remat=remat)
@@ -59,6 +83,10 @@ def kept(remat):
         lambda p, x: jax.vjp(lambda *a: module.apply({"params": a[0]}, a[1], MASK, None), p, x)[1], params, X
     )
     return [leaf.shape for leaf in jax.tree.leaves(pull_back)]
+
+
+def test_core_keeps_the_statistics_of_norms():
+    assert kept("core").count((2, 3, 1)) == 8 and kept("full").count((2, 3, 1)) == 0  # mean and variance of 4 norms
 
 
 def test_core_keeps_matrix_products_and_sums_but_neither_probabilities_nor_activations():
