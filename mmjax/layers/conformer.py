@@ -41,7 +41,7 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rng: jax.Array | None = None) -> jax.Array:
         init = nn.initializers.xavier_uniform()
-        y = keep(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="up")(x))  # [B, N, hidden]
+        y = keep(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init, name="up")(x), wide=True)  # [B, N, hidden]
         y = dropout(constrain(nn.swish(y), BATCH_AXES, None, "tensor"), self.dropout, rng)
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=init, name="down")(y)  # [B, N, D]
 

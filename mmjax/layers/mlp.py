@@ -42,6 +42,6 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         init = {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.normal(1e-6)}
         one_of(self.activation, ACTIVATIONS, "activation")
-        y = keep(nn.Dense(self.hidden, dtype=self.dtype, name="up", **init)(x))  # [B, N, hidden]
+        y = keep(nn.Dense(self.hidden, dtype=self.dtype, name="up", **init)(x), wide=True)  # [B, N, hidden]
         y = constrain(ACTIVATIONS[self.activation](y), BATCH_AXES, *(None,) * (y.ndim - 2), "tensor")
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="down", **init)(y)  # [B, N, D]

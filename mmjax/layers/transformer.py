@@ -65,8 +65,9 @@ class Transformer(nn.Module):
     Attributes:
       depth: number of blocks.
       scan: compile one block and loop over stacked parameters [depth, ...]; else unroll (parameters in block_0 ...).
-      remat: what the backward pass computes again: 'none', 'core' (all but matrix products and residual sums), 'full'
-        (each block from its input), or the name of a policy in jax.checkpoint_policies; see layers.remat.
+      remat: what the backward pass computes again: 'none', 'core' (all but matrix products and residual sums), 'mlp'
+        (the hidden layer too), 'full' (each block from its input), or the name of a policy in jax.checkpoint_policies;
+        see layers.remat.
       batch_parts: every block takes the batch in so many parts, one after the other, so that a device can keep the
         attention probabilities of a part in on-chip memory; see layers.stack.
       others: as in Block.

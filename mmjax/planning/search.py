@@ -14,7 +14,7 @@ from mmjax.core.mesh import MeshShape
 from mmjax.planning.plan import Plan, make_plan
 from mmjax.planning.topology import Topology
 
-REMATS = ("none", "core", "full")
+REMATS = ("none", "core", "mlp", "full")
 FSDP = (1, 4, 8, 16, 32)
 
 

@@ -91,10 +91,11 @@ def test_core_keeps_the_statistics_of_norms():
 
 def test_core_keeps_matrix_products_and_sums_but_neither_probabilities_nor_activations():
     probabilities, hidden = (1, 2, 2, 3, 3), (2, 3, SIZES["mlp_dim"])
-    none, core, full = (kept(remat) for remat in ("none", "core", "full"))
+    none, core, mlp, full = (kept(remat) for remat in ("none", "core", "mlp", "full"))
     assert none.count(probabilities) >= 2 and core.count(probabilities) == full.count(probabilities) == 0
     assert none.count(hidden) > core.count(hidden) == 2 and full.count(hidden) == 0
-    assert core.count((2, 3, 2, 4)) == 8  # queries, keys, values and what attention gives, of two layers
+    assert mlp.count(hidden) == 0 and core.count((2, 3, 8)) == mlp.count((2, 3, 8)) > full.count((2, 3, 8))
+    assert core.count((2, 3, 2, 4)) == mlp.count((2, 3, 2, 4)) == 8  # queries, keys, values and what attention gives, of two layers
 
 
 def test_core_of_a_layer_without_marks_is_full():

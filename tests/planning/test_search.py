@@ -34,9 +34,9 @@ def rule(room):
         parts = config.micro_batches
         if parts > 8:
             raise UserError("too many parts")
-        saved = {"none": 1, "core": 2, "full": 4}[config.model.remat]
+        saved = {"none": 1, "core": 2, "mlp": 3, "full": 4}[config.model.remat]
         needed = 64 // fsdp + 128 // parts // saved
-        again = {"none": 0.5, "core": 0.0, "full": 0.3}[config.model.remat]
+        again = {"none": 0.5, "core": 0.0, "mlp": 0.1, "full": 0.3}[config.model.remat]
         seconds = 1.0 + 0.1 * parts + again + 0.01 * (fsdp - 4) ** 2
         memory = Memory(0, 0, 0, needed, room, {}, [])
         return Plan("toy", 16, 1, 256, {"fsdp": fsdp}, parts, 1, memory, 1, 1, {"x": seconds}, {}, 1, 0.0, 1.0)
