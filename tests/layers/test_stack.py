@@ -95,7 +95,9 @@ def test_core_keeps_matrix_products_and_sums_but_neither_probabilities_nor_activ
     assert none.count(probabilities) >= 2 and core.count(probabilities) == full.count(probabilities) == 0
     assert none.count(hidden) > core.count(hidden) == 2 and full.count(hidden) == 0
     assert mlp.count(hidden) == 0 and core.count((2, 3, 8)) == mlp.count((2, 3, 8)) > full.count((2, 3, 8))
-    assert core.count((2, 3, 2, 4)) == mlp.count((2, 3, 2, 4)) == 8  # queries, keys, values and what attention gives, of two layers
+    assert (
+        core.count((2, 3, 2, 4)) == mlp.count((2, 3, 2, 4)) == 8
+    )  # queries, keys, values and what attention gives, of two layers
 
 
 def test_core_of_a_layer_without_marks_is_full():

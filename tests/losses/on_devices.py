@@ -1,5 +1,6 @@
 """What the ring tests look at on several devices; run in a process of its own, results printed as JSON."""
 
+import functools
 import json
 import math
 import re
@@ -70,6 +71,19 @@ def describe(kind: str, size: int, dim: int, **options) -> None:
         "summed": sorted({dims for shape in summed for dims in re.findall(r"\[([\d,]*)\]", shape)}),
     }
     print(json.dumps(report))
+
+
+def memory(kind: str, per_device: int = 16, dim: int = 64) -> None:
+    """Prints the bytes of one device that value and gradient take beside their arguments, on 8, 64 and 256 devices."""
+    found = {}
+    for number in (8, 64, 256):
+        mesh = make_mesh(MeshShape(-1, 4, 1), jax.devices()[:number])
+        rows = jax.ShapeDtypeStruct((per_device * number, dim), jnp.bfloat16, sharding=batch_sharding(mesh))
+        with jax.set_mesh(mesh):
+            value = functools.partial(objective, kind, data={"weight": 1.0}, chunk_size=per_device)
+            fn = jax.value_and_grad(lambda v, value=value: value(v | scalars(kind))[0])
+            found[number] = jax.jit(fn).lower({"a": rows, "b": rows}).compile().memory_analysis().temp_size_in_bytes
+    print(json.dumps(found))
 
 
 def _equations(jaxpr, inside: bool = False):

@@ -137,3 +137,11 @@ def test_only_blocks_travel(kind):
     assert ring["embeddings_sent"] == ["bfloat16", "bfloat16", "float32", "float32"]
     assert ring["collectives"] == ["all-reduce", "collective-permute"]
     assert ring["summed"] == [""]  # shapes of what is summed over devices: scalars alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_of_a_device_does_not_grow_with_their_number(kind):
+    source = f"from tests.losses import on_devices\non_devices.memory({kind!r})"
+    found = json.loads(run_on_devices(source, num_devices=256).splitlines()[-1])
+    assert list(found) == ["8", "64", "256"] and min(found.values()) > 0
+    assert max(found.values()) <= 1.05 * min(found.values())

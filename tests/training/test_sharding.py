@@ -84,7 +84,9 @@ from mmjax.core.trees import flatten
 from tests.training.tiny import tiny_batch, tiny_config
 losses = {}
 for name, shape in {"1": None, "data8": (8, 1, 1), "fsdp4data2": (2, 4, 1), "tensor2fsdp2data2": (2, 2, 2)}.items():
-    e = build(tiny_config(micro_batches=2 if name == "fsdp4data2" else 1))
+    config = tiny_config(micro_batches=2 if name == "fsdp4data2" else 1)
+    config.model.encoders["image"].batch_parts = 2 if name == "data8" else 1
+    e = build(config)
     devices = jax.devices() if shape else jax.devices()[:1]
     mesh = make_mesh(MeshShape(*(shape or (1, 1, 1))), devices)
     with jax.set_mesh(mesh):
