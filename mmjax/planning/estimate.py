@@ -8,9 +8,8 @@ import math
 import re
 
 from mmjax.planning.chips import Chip
-from mmjax.planning.hlo import Instruction, Program
+from mmjax.planning.hlo import COLLECTIVES, Instruction, Program
 
-_COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _PARTS = (
     (r"\b(?:optimizer|balance|loss)\b", "{0}"),
     (r"\bencoders_(\w+?)\b.*\battention_core\b", "{1}: attention core"),
@@ -61,11 +60,14 @@ def collectives(program: Program, devices: int, chip: Chip | None, slices: int =
     """
     found: dict[str, Collective] = {}
     for instruction, times in program.runs():
-        kind = instruction.opcode.removesuffix("-start")
-        if kind not in _COLLECTIVES or instruction.opcode.endswith("-done"):
+        one = program.fused_collective(instruction) if instruction.opcode == "fusion" else instruction
+        kind = one.opcode.removesuffix("-start") if one else ""
+        if kind not in COLLECTIVES:
             continue
-        group = _group_size(instruction, devices)
-        sent = times * _sent(kind, instruction, program, group)
+        if one is not instruction and kind == "all-reduce":
+            kind = "reduce-scatter"  # of what the all-reduce in it gives, each device keeps a part
+        group = _group_size(one, devices)
+        sent = times * _sent(kind, one, program, group)
         bandwidth = math.inf if chip is None else chip.network if group * slices > devices else chip.ring
         old = found.get(kind, Collective())
         found[kind] = Collective(old.count + times, old.wire_bytes + sent, old.seconds + sent / bandwidth)
@@ -79,7 +81,7 @@ def _sent(kind: str, instruction: Instruction, program: Program, group: int) -> 
         return program.moved(instruction)
     if kind == "all-reduce":
         return 2 * share * program.moved(instruction)
-    if kind == "reduce-scatter":
+    if instruction.opcode.startswith("reduce-scatter"):
         return share * group * program.moved(instruction)  # moved: the scattered result
     return share * program.moved(instruction)
 

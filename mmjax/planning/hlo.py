@@ -17,6 +17,7 @@ _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=\{?([^}\s]*)")
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _BITS = {"pred": 8, "bf16": 16, "token": 0}
 
 
@@ -108,6 +109,18 @@ class Program:
     def moved(self, collective: Instruction) -> int:
         """Returns the bytes of a collective's result; of one that only starts, its result is the larger of its two."""
         return max(map(bytes_of, collective.arrays())) if collective.opcode.endswith("-start") else collective.bytes
+
+    def fused_collective(self, fusion: Instruction) -> Instruction | None:
+        """Returns the collective that a fusion is, or None.
+
+        The TPU compiler has two such: one that starts a collective, whose steps other fusions then carry along with
+        their own work, and an all-reduce of which each device keeps a part.
+        """
+        called = _called(fusion)[0]
+        if not (fusion.name.startswith("async-collective-start") or called.startswith("all-reduce-scatter")):
+            return None
+        inside = (one for one in self.computations[called] if one.opcode.removesuffix("-start") in COLLECTIVES)
+        return next(inside, None)
 
     def trips(self, loop: Instruction) -> int:
         """Returns how often the body of a `while` runs: its condition is that a counter from 0 is below a constant."""

@@ -15,6 +15,17 @@ TEXT = """HloModule jit_step, is_scheduled=true
   ROOT %inner = f32[8]{0:T(128)} add(%p, %p), metadata={op_name="jit(f)/optimizer/add"}
 }
 
+%gathering (p: bf16[4]) -> bf16[32] {
+  %q = bf16[4]{0} parameter(0)
+  ROOT %piece = bf16[32]{0} all-gather(%q), channel_id=3, replica_groups=[4,8]<=[32], dimensions={0}
+}
+
+%all-reduce-scatter.1 (p: f32[32]) -> f32[4] {
+  %r = f32[32]{0} parameter(0)
+  %whole = f32[32]{0} all-reduce(%r), channel_id=1, replica_groups=[4,8]<=[32], to_apply=%fused
+  ROOT %own = f32[4]{0} dynamic-slice(%whole), dynamic_slice_sizes={4}
+}
+
 %body (carry: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
   %carry = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
   %work = f32[8,128]{1,0:T(8,128)S(1)} fusion(%carry), kind=kLoop, calls=%fused, ATTRIBUTES
@@ -35,6 +46,9 @@ ENTRY %main (a: f32[8,128]) -> f32[8] {
   %send = f32[16]{0} collective-permute(%a), source_target_pairs={{0,1},{1,0}}
   %sum = (f32[4]{0}, bf16[6]{0}) all-reduce(%a, %a), replica_groups=mesh['x'=4,'y'=8] {'y'}, to_apply=%fused
   %spread = f32[10]{0} reduce-scatter(%a), replica_groups={{0,1},{2,3}}, to_apply=%fused
+  %async-collective-start.5 = bf16[32]{0} fusion(%a), kind=kCustom, calls=%gathering
+  %meanwhile = bf16[32]{0} fusion(%a), kind=kOutput, calls=%gathering
+  %scattered = f32[4]{0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %last = f32[8]{0:T(128)} fusion(%loop), kind=kLoop, calls=%fused, backend_config={"estimated_cycles":"7"}
 }
 """.replace(
@@ -76,10 +90,12 @@ def test_parts_of_the_model(name, part):
 
 def test_collectives_by_the_ring_algorithm():
     found = collectives(parse(TEXT), 32, CHIPS["v5e"])
-    assert found["all-gather"].count == 12 and found["all-gather"].wire_bytes == 12 * 128 * 7 / 8
+    looped, fused = 12 * 128 * 7 / 8, 64 * 7 / 8  # that which goes on beside other work counts where it starts
+    assert found["all-gather"].count == 13 and found["all-gather"].wire_bytes == looped + fused
     assert found["collective-permute"].wire_bytes == 64
     assert found["all-reduce"].wire_bytes == 2 * 28 * 7 / 8
-    assert found["reduce-scatter"].wire_bytes == 40 * 2 / 2
+    alone, fused = 40 * 2 / 2, 128 * 7 / 8  # an all-reduce of which each device keeps a part is one
+    assert found["reduce-scatter"].count == 2 and found["reduce-scatter"].wire_bytes == alone + fused
     assert found["all-reduce"].seconds == found["all-reduce"].wire_bytes / 100e9
 
 
