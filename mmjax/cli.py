@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, plan. Mistakes end in one sentence, never in a traceback."""
+"""The command line: train, evaluate, plan, doctor. Mistakes end in one sentence, never in a traceback."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ def parser() -> argparse.ArgumentParser:
     config.add_argument(
         "--set", action="append", default=[], metavar="PATH=VALUE", help="override one value of the config"
     )
-    train = commands.add_parser("train", help="train, or go on training, the run in --workdir", parents=[config])
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument(
+        "--distributed", action="store_true", help="several processes: TPU pod, GKE, Slurm or Open MPI knows"
+    )
+    job.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: address of process 0")
+    job.add_argument("--num-processes", type=int, help="several processes: how many")
+    job.add_argument("--process-id", type=int, help="several processes: which of them this is")
+    train = commands.add_parser("train", help="train, or go on training, the run in --workdir", parents=[config, job])
     train.add_argument("--workdir", help="folder of the run: checkpoints, metrics, results")
     train.add_argument("--data", metavar="SPEC", help="train on this: a TFDS name, tar shards, a manifest, a folder")
     train.add_argument("--init-from", metavar="RUN", help="begin with the weights of another run (weights only)")
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="several processes: address of process 0")
-    train.add_argument("--num-processes", type=int, help="several processes: how many")
-    train.add_argument("--process-id", type=int, help="several processes: which of them this is")
     train.add_argument("--print-config", action="store_true", help="show the config and stop")
     evaluate = commands.add_parser("evaluate", help="evaluate a run")
     evaluate.add_argument("--run", required=True, help="workdir of the run")
@@ -42,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
         "plan", help="memory, time and cost of a run on devices that need not be here", parents=[config]
     )
     planning.add_arguments(plan)
+    doctor = commands.add_parser(
+        "doctor", help="what is wrong with this machine, or this job, before it trains", parents=[job]
+    )
+    doctor.add_argument("--workdir", help="look at this folder's file system too")
+    doctor.add_argument("--config", metavar="FILE[:SIZE]", help="measure this config's input pipeline too")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     return main
 
 
@@ -59,7 +69,7 @@ def main(arguments: list[str]) -> int:
     from mmjax.training.stop import EXIT_CODE, Interrupted
 
     try:
-        return {"train": train, "evaluate": evaluate, "plan": planning.main}[options.command](options)
+        return {"train": train, "evaluate": evaluate, "plan": planning.main, "doctor": doctor}[options.command](options)
     except UserError as error:
         print(f"mmjax: {error}", file=sys.stderr)
         return 2
@@ -103,18 +113,18 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _join_processes(options: argparse.Namespace) -> None:
-    given = (options.coordinator, options.num_processes, options.process_id)
-    if given == (None, None, None):
-        return
-    if None in given:
-        raise UserError("--coordinator, --num-processes and --process-id go together: give all three, on each process.")
-    import jax
+def doctor(options: argparse.Namespace) -> int:
+    """Looks at this machine, or at all of a job, and prints what is wrong with it."""
+    from mmjax.doctor.command import main as run
 
-    try:
-        jax.distributed.initialize(*given)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"process {options.process_id} of {options.num_processes} cannot join: {error}") from error
+    _join_processes(options)
+    return run(options)
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    from mmjax.core.distributed import join
+
+    join(options.coordinator, options.num_processes, options.process_id, options.distributed)
 
 
 def _config(options: argparse.Namespace):

@@ -20,7 +20,7 @@ LAYERS = (
     ("balance",),
     ("evaluation", "weights"),
     ("training",),
-    ("planning", "notebook"),
+    ("planning", "doctor", "notebook"),
     ("cli",),
     ("__main__",),
 )

@@ -75,17 +75,11 @@ def _settings(options: argparse.Namespace) -> list[str]:
 
 
 def _rate(config: fdl.Config, console: Console) -> float | None:
-    """Returns the examples a second of the pipeline, with what a run prepares before its first step."""
-    import pathlib
-    import tempfile
-
-    from mmjax.planning.plan import pipeline_rate
-    from mmjax.training.experiment import build
-    from mmjax.training.prepare import prepare_data
+    """Returns the examples a second of the pipeline, None where it cannot run here."""
+    from mmjax.training.rate import pipeline_rate
 
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return pipeline_rate(prepare_data(build(config).data, pathlib.Path(folder), {}))
+        return pipeline_rate(config)
     except UserError as error:
         console.print(f"the input pipeline was not measured: {error}", style="dim", highlight=False)
         return None

@@ -11,7 +11,6 @@ import fiddle as fdl
 import jax
 
 from mmjax.core.trees import flatten
-from mmjax.data.pipeline import Pipeline
 from mmjax.planning import estimate
 from mmjax.planning.compile import DoesNotFit, Step, model_flops, trace
 from mmjax.planning.estimate import Collective
@@ -204,18 +203,3 @@ def _largest(program: Program, count: int = 5) -> list[tuple[int, str]]:
             what = f"{shape.partition('{')[0]} {estimate.part_of(program.source(instruction))}"
             found[what] = bytes_of(shape)
     return sorted(((size, what) for what, size in found.items()), reverse=True)[:count]
-
-
-def pipeline_rate(data: Pipeline, seconds: float = 5.0) -> float:
-    """Returns the examples a second that this machine's input pipeline makes, over about that long."""
-    small = dataclasses.replace(data, batch_size=min(data.batch_size, 256), bad_log=None)
-    batches = small.train()
-    try:
-        next(batches)
-        begin, done = time.monotonic(), 0
-        while time.monotonic() - begin < seconds:
-            next(batches)
-            done += small.batch_size
-        return done / (time.monotonic() - begin)
-    finally:
-        batches.close()

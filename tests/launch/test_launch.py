@@ -1,0 +1,119 @@
+"""Starting jobs: from a list of hosts, under Slurm, and the recipes as their readers parse them."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mmjax.core import distributed
+from mmjax.core.errors import UserError
+from tests.devices import device_env
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def script(folder, name, text):
+    path = folder / name
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Two devices a process, this interpreter as `python`, and a folder for commands that stand in for a cluster's."""
+    script(tmp_path, "python", f'exec {sys.executable} "$@"')
+    return device_env(2) | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+
+def findings(text):
+    """Returns what -> found of the doctor's JSON among lines that may begin with '[host] '."""
+    plain = re.sub(r"^\[\w+\] ", "", text.replace("\r", ""), flags=re.MULTILINE)
+    return {each["what"]: each["found"] for each in json.loads(plain[plain.index("[\n") : plain.rindex("]") + 1])}
+
+
+def test_a_list_of_hosts(tmp_path, environment):
+    script(tmp_path, "ssh", 'shift 2; exec bash -c "$1"')  # -tt HOST COMMAND, on this machine
+    command = ["launch/hosts.sh", "localhost,localhost", "doctor", "--json"]
+    settings = environment | {"PORT": str(free_port()), "SETUP": "export SEEN=1"}
+    done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = findings(done.stdout)
+    assert found["processes"].startswith("2; this is 0") and found["devices"].startswith("2 of 4 here")
+    assert "GB/s a device over 4 devices" in found["all-reduce"]
+
+
+def test_a_host_that_fails_ends_the_others(tmp_path, environment):
+    script(tmp_path, "ssh", '[ "$2" = bad ] && exit 7; exec sleep 100')
+    command = ["launch/hosts.sh", "good,bad", "doctor"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 7
+
+
+def test_slurm_tells_the_processes_of_one_another(environment):
+    job = {"SLURM_JOB_ID": str(free_port()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job |= {"SLURM_STEP_NUM_NODES": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mmjax", "doctor", "--distributed", "--json"],
+            env=environment | job | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0], printed
+    assert findings(printed[0])["processes"].startswith("2; this is 0") and "processes" not in printed[1]
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (3, False)])
+def test_slurm_requeues_what_was_stopped(tmp_path, environment, code, requeued):
+    script(tmp_path, "srun", f'echo "srun $*"; exit {code}')
+    script(tmp_path, "scontrol", 'echo "scontrol $*"')
+    command = ["bash", "launch/slurm.sbatch", "--config", "configs/siglip.py:B/16"]
+    settings = environment | {"SLURM_JOB_ID": "12"}
+    done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "python -m mmjax train --distributed --config configs/siglip.py:B/16" in done.stdout
+    assert ("scontrol requeue 12" in done.stdout) == requeued and done.returncode == (0 if requeued else code)
+
+
+def test_the_jobset_is_whole():
+    recipe = yaml.safe_load((ROOT / "launch" / "gke_jobset.yaml").read_text())
+    job = recipe["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
+    assert job["parallelism"] == job["completions"] == rows * columns // chips
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"coordinator": "a:1"}, "go together"),
+        ({"coordinator": "a:1", "num_processes": 2, "process_id": 2}, "must be from 0 to 1"),
+        ({"detect": True, "process_id": 0}, "leave --coordinator"),
+        ({"detect": True}, "finds no job to join"),
+    ],
+)
+def test_mistakes_are_sentences(given, message):
+    with pytest.raises(UserError, match=message):
+        distributed.join(**given)
+
+
+def test_nothing_given_joins_nothing():
+    distributed.join()
