@@ -22,7 +22,7 @@ from etils import epath
 from mmjax.core.errors import UserError, listed
 from mmjax.data.sources import files, tar_members
 
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # key . extension, as WebDataset splits a name
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # key . extension, as WebDataset splits a name
 _VERSION = "1"
 _log = logging.getLogger(__name__)
 

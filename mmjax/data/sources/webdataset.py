@@ -123,7 +123,7 @@ class WebDatasetSource:
         """Returns the keys of a sample's JSON member whose values may be captions."""
         try:
             value = json.loads(self._reader.read(self._shards[self._shard(index)], offset, size))
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         items = value.items() if isinstance(value, dict) else ()
         return [key for key, v in items if isinstance(v, str) or (isinstance(v, list) and v)]
@@ -170,7 +170,7 @@ def _value(column: str, spec: str, data: bytes, where: str) -> Any:
     if spec.startswith("json."):
         try:
             value = json.loads(data)[spec.removeprefix("json.")]
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise BadRecord(f"missing_{column}", f"The JSON of {where} gives no {spec!r}: {e!r}.") from e
         return columns_lib.captions(value, where) if column.startswith("caption") else value
     if _extension(spec.split(";")[0]) in _TEXTS:
