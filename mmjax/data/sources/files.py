@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from mmjax.core.errors import UserError, listed, nearest
@@ -68,19 +68,26 @@ def siblings(path: str) -> str:
     return nearest(name, there) or (f" {folder!r} holds {listed(there, 5)}." if there else f" {folder!r} is empty.")
 
 
-def signature(path: str) -> tuple[int, str]:
+Signature = tuple[int, str]
+"""(bytes, a word that changes when the file is replaced)."""
+
+
+def signature(path: str) -> Signature:
     """Returns (bytes, a word that changes when the file is replaced).
 
     Raises:
       FileNotFoundError: there is no such file.
     """
     if not is_remote(path):
-        stat = os.stat(path)
-        return stat.st_size, str(stat.st_mtime_ns)
+        return _signed(os.stat(path))
     fs, inner = located(path)
     info = fs.info(inner)
     stamps = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "updated", "created")
     return int(info["size"]), next((str(info[s]) for s in stamps if info.get(s)), "")
+
+
+def _signed(stat: os.stat_result) -> Signature:
+    return stat.st_size, str(stat.st_mtime_ns)
 
 
 def read(path: str, missing: str) -> bytes:
@@ -122,20 +129,48 @@ def walk(root: str) -> list[str]:
 
 
 class RangeReader:
-    """Reads ranges of files; thread-safe, with at most `most` local files open at once."""
+    """Reads ranges of files; thread-safe, with at most `most` local files open at once.
 
-    def __init__(self, most: int = 256):
+    Bytes are only given of the very file that was signed: a local one is looked at after each read, a remote one when
+    this process reads it first.
+    """
+
+    def __init__(self, signatures: Mapping[str, Signature] | None = None, most: int = 256):
+        self._signatures = dict(signatures or {})
         self._most = most
         self._lock = threading.Lock()
         self._open: collections.OrderedDict[str, _Descriptor] = collections.OrderedDict()
+        self._seen: dict[str, Signature] = {}  # of remote files
 
     def read(self, path: str, start: int, size: int) -> bytes:
-        """Returns `size` bytes from byte `start`, or fewer where the file ends before."""
+        """Returns `size` bytes from byte `start`, or fewer where the file ends before.
+
+        Raises:
+          BadRecord: 'changed_file' where the file is not the one that was signed.
+          OSError: it is gone, or the storage fails.
+        """
         if is_remote(path):
             fs, inner = located(path)
-            return fs.cat_file(inner, start=start, end=start + size) if size else b""
-        descriptor = self._descriptor(path)
-        return os.pread(descriptor.number, size, start)
+            data = fs.cat_file(inner, start=start, end=start + size) if size else b""
+            if path in self._signatures and path not in self._seen:
+                self._seen[path] = signature(path)
+            now = self._seen.get(path)
+        else:
+            descriptor = self._descriptor(path)
+            data = os.pread(descriptor.number, size, start)
+            now = _signed(os.fstat(descriptor.number))
+        if len(data) == size:
+            self._check(path, now)
+        return data
+
+    def _check(self, path: str, now: Signature | None) -> None:
+        signed = self._signatures.get(path, now)
+        if now != signed:
+            what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
+            raise BadRecord(
+                "changed_file",
+                f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
+            )
 
     def _descriptor(self, path: str) -> _Descriptor:
         with self._lock:

@@ -27,7 +27,9 @@ class WebDatasetSource:
 
     The index takes one pass over the shards' headers, the first time and whenever a shard's size or time of change
     differs; in memory it is about 45 bytes a sample. A shard that breaks off gives its whole samples and one bad
-    record ('truncated_shard') for the lost rest.
+    record ('truncated_shard') for the lost rest. A shard that is changed or replaced while it is in use gives bad
+    records ('changed_file', or 'truncated_shard' where it became shorter), never other samples; a shard that is gone
+    stops the run.
 
     Attributes:
       pattern: 'shard-{00000..00099}.tar', 'shards/*.tar' or one file; local or fsspec (gs://, s3://).
@@ -56,7 +58,8 @@ class WebDatasetSource:
         self._starts = np.cumsum([0] + [len(index) for index in indexes])  # [shards + 1]
         self._cut = {i: index.cut for i, index in enumerate(indexes) if index.cut >= 0}
         self._keys = [index.keys for index in indexes]
-        self._reader = files.RangeReader()
+        signatures = {shard: index.signature for shard, index in zip(self._shards, indexes, strict=True)}
+        self._reader = files.RangeReader(signatures)
         counts = _counts(indexes)
         self.found = listed(f".{e} ({n:,})" for e, n in counts.most_common()) or "no members"
         if self._cut:
