@@ -73,7 +73,9 @@ def test_the_pipeline_counts_what_changed_under_it(source, tmp_path, damage):
     if damage == "truncate":
         os.truncate(tmp_path / "1.tar", 512)
     else:
-        shard(tmp_path / "1.tar", "else")
+        shard(tmp_path / "new.tar", "else")
+        with open(tmp_path / "1.tar", "r+b") as file:  # over the old bytes, so that it is never shorter
+            file.write((tmp_path / "new.tar").read_bytes())
         os.utime(tmp_path / "1.tar", ns=(1, 1))
     tokenizer = pipeline.transforms["text"].tokenizer
     for _ in range(12):

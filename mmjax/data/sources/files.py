@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import errno
 import glob
+import io
 import itertools
 import os
 import re
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord
-from mmjax.data.sources.remote import is_remote, located
+from mmjax.data.sources.remote import is_remote, located, retried
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -24,8 +25,7 @@ def opened(path: str) -> BinaryIO:
     """Returns the file, open for reading."""
     if not is_remote(path):
         return open(path, "rb")
-    fs, inner = located(path)
-    return fs.open(inner, "rb")
+    return io.BufferedReader(_Remote(path), 1 << 16)
 
 
 def is_file(path: str) -> bool:
@@ -34,7 +34,7 @@ def is_file(path: str) -> bool:
         return os.path.isfile(path)
     fs, inner = located(path)
     try:
-        return fs.info(inner)["type"] == "file"
+        return retried(lambda: fs.info(inner), path)["type"] == "file"
     except FileNotFoundError:
         return False
 
@@ -81,7 +81,7 @@ def signature(path: str) -> Signature:
     if not is_remote(path):
         return _signed(os.stat(path))
     fs, inner = located(path)
-    info = fs.info(inner)
+    info = retried(lambda: fs.info(inner), path)
     stamps = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "updated", "created")
     return int(info["size"]), next((str(info[s]) for s in stamps if info.get(s)), "")
 
@@ -96,16 +96,20 @@ def read(path: str, missing: str) -> bytes:
     Raises:
       BadRecord: of kind `missing` where there is no such file, or no file can have this path.
       OSError: the storage fails.
+      UserError: a remote store fails again and again.
     """
     try:
-        if is_remote(path):
-            fs, inner = located(path)
-            return fs.cat_file(inner)
+        store = located(path) if is_remote(path) else None
+    except UserError as error:  # a protocol that nothing reads
+        raise BadRecord(missing, f"{path!r} cannot be read: {error}") from None
+    try:
+        if store:
+            return retried(lambda: store[0].cat_file(store[1]), path)
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise BadRecord(missing, f"{path} does not exist.") from None
-    except (ValueError, UserError) as error:  # a NUL byte, half a surrogate pair, a protocol that nothing reads
+    except ValueError as error:  # a NUL byte, half a surrogate pair
         raise BadRecord(missing, f"{path!r} cannot be read: {error}") from None
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -122,7 +126,7 @@ def walk(root: str) -> list[str]:
     """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
     if is_remote(root):
         fs, inner = located(root)
-        found = [os.path.relpath(path, inner) for path in fs.find(inner)]
+        found = [os.path.relpath(path, inner) for path in retried(lambda: fs.find(inner), root)]
     else:
         found = [os.path.relpath(os.path.join(f, name), root) for f, _, names in os.walk(root) for name in names]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split(os.sep)))
@@ -148,10 +152,11 @@ class RangeReader:
         Raises:
           BadRecord: 'changed_file' where the file is not the one that was signed.
           OSError: it is gone, or the storage fails.
+          UserError: a remote store fails again and again.
         """
         if is_remote(path):
             fs, inner = located(path)
-            data = fs.cat_file(inner, start=start, end=start + size) if size else b""
+            data = retried(lambda: fs.cat_file(inner, start=start, end=start + size), path) if size else b""
             if path in self._signatures and path not in self._seen:
                 self._seen[path] = signature(path)
             now = self._seen.get(path)
@@ -180,6 +185,49 @@ class RangeReader:
             if len(self._open) > self._most:
                 self._open.popitem(last=False)  # closes when the last reader lets go of it
             return self._open[path]
+
+
+class _Remote(io.RawIOBase):
+    """A remote file whose reads are tried again at the same place."""
+
+    def __init__(self, path: str):
+        self._path = path
+        fs, inner = located(path)
+        self._file = retried(lambda: fs.open(inner, "rb"), path)
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Returns the new place."""
+        if whence == io.SEEK_CUR:
+            offset, whence = self._at + offset, io.SEEK_SET
+        self._at = self._file.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills buffer from here and returns how many bytes there were."""
+
+        def read() -> bytes:
+            self._file.seek(self._at)
+            return self._file.read(len(buffer))
+
+        data = retried(read, self._path)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class _Descriptor:
@@ -218,4 +266,4 @@ def _glob(path: str) -> list[str]:
     if not is_remote(path):
         return sorted(glob.glob(path, recursive=True))
     fs, inner = located(path)
-    return sorted(fs.unstrip_protocol(found) for found in fs.glob(inner))
+    return sorted(fs.unstrip_protocol(found) for found in retried(lambda: fs.glob(inner), path))
