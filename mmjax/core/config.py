@@ -29,7 +29,7 @@ def load_config(spec: str) -> fdl.Config:
     """
     name, _, argument = spec.partition(":")
     path = pathlib.Path(name)
-    if not path.is_file():
+    if not _is_file(path):
         siblings = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise UserError(f"--config {name}: there is no such file.{nearest(name, siblings)}")
     if path.suffix != ".py":
@@ -41,6 +41,13 @@ def load_config(spec: str) -> fdl.Config:
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {name}: the file has no function get_config().")
     return module.get_config(argument) if argument else module.get_config()
+
+
+def _is_file(path: pathlib.Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be looked into
+        return False
 
 
 def construct(config: Any) -> Any:
@@ -123,10 +130,10 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
     """Returns the config stored by `to_json`; only mmjax, flax.linen and the packages in `allow` are imported.
 
     Raises:
-      UserError: the JSON names an object of another package, or one that this version does not have.
+      UserError: the JSON names an object of another package, one that this version does not have, or is no config.
     """
     try:
-        return serialization.load_json(text, AllowList((*ALLOWED_MODULES, *allow)))
+        config = serialization.load_json(text, AllowList((*ALLOWED_MODULES, *allow)))
     except serialization.PyrefPolicyError as error:
         raise UserError(
             f"the stored config names an object outside the allowed packages, and was not loaded: {error}. "
@@ -135,6 +142,12 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
     except (ImportError, AttributeError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"the stored config is of another version of mmjax, or of what it names: {first}") from error
+    except Exception as error:  # fiddle's reader checks nothing: a damaged text fails anywhere inside it, as anything
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"the stored config is damaged and cannot be read ({found[:200]}).") from error
+    if not isinstance(config, fdl.Config):
+        raise UserError(f"the stored config is damaged: it holds a {type(config).__name__}, not a config.")
+    return config
 
 
 def set_everywhere(config: Any, name: str, value: Any, overwrite: bool = False) -> None:

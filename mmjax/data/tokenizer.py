@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import UserError, listed, nearest
 
 FORMAT = "mmjax.tokenizer/1"
 _PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "</s>")
@@ -62,11 +62,14 @@ class RustModel:
     """A tokenizer.json run by the `tokenizers` library; special tokens written out in a text are plain text to it."""
 
     def __init__(self, text: str):
-        self.tokenizer = tokenizers.Tokenizer.from_str(text)
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the Rust library raises plain Exception
+            raise UserError(f"tokenizer: this JSON is not a tokenizer.json ({error}).") from None
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True
-        self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text."""
@@ -89,7 +92,7 @@ class SentencePieceModel:
             ) from None
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=base64.b64decode(text))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise UserError(f"this is not a SentencePiece model: {error}") from None
         self.vocab_size = self.processor.vocab_size()
 
@@ -120,12 +123,14 @@ class Tokenizer:
     special: SpecialTokens = SpecialTokens()
 
     def __post_init__(self) -> None:
-        if self.kind not in _MODELS:
+        if self.kind not in list(_MODELS):
             raise UserError(f"tokenizer: the kind {self.kind!r} must be one of {list(_MODELS)}.")
         if self.kind == "tokenizers":  # one text for one tokenizer, however the file was laid out
-            object.__setattr__(self, "model", json.dumps(json.loads(self.model), ensure_ascii=False))
+            object.__setattr__(self, "model", json.dumps(_parsed(self.model), ensure_ascii=False))
         for name in ("bos", "eos", "pad"):
             token = getattr(self.special, name)
+            if type(token) is not int and (token is not None or name == "pad"):
+                raise UserError(f"tokenizer: {name}={token!r} must be the id of a token.")
             if token is not None and not 0 <= token < self.vocab_size:
                 raise UserError(f"tokenizer: {name}={token} is outside of the vocabulary of {self.vocab_size} tokens.")
 
@@ -147,6 +152,9 @@ class Tokenizer:
 
         Returns:
           ids [B, N] int32 and mask [B, N] bool, False on padding (all True where padding is attended to).
+
+        Raises:
+          UserError: a text that UTF-8 cannot carry (half of a surrogate pair), or one that the model has no token for.
         """
         special = self.special
         head = [] if special.bos is None else [special.bos]
@@ -154,11 +162,20 @@ class Tokenizer:
         room = context_length - len(head) - len(tail)
         ids = np.full((len(texts), context_length), special.pad, np.int32)  # [B, N]
         mask = np.full(ids.shape, not special.mask_padding)
-        for row, found in enumerate(self._model.encode(texts)):
+        for row, found in enumerate(self._encoded(texts)):
             found = head + found[:room] + tail
             ids[row, : len(found)] = found
             mask[row, : len(found)] = True
         return ids, mask
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            return self._model.encode(texts)
+        except Exception as error:  # the Rust library raises plain Exception
+            for text in texts:
+                if any("\ud800" <= character <= "\udfff" for character in text):
+                    raise UserError(f"tokenizer: the text {text[:80]!r} holds half a character: not UTF-8.") from None
+            raise UserError(f"tokenizer: a text cannot be encoded: {error}") from error
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of one row of ids, up to its EOS, without BOS and padding."""
@@ -189,20 +206,25 @@ class Tokenizer:
         Raises:
           UserError: it is neither.
         """
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"tokenizer: this is not JSON ({error}).") from None
+        value = _parsed(text)
         if isinstance(value, dict) and value.get("format") == FORMAT:
-            model = value["model"]
-            model = model if isinstance(model, str) else json.dumps(model, ensure_ascii=False)
-            return cls(value["kind"], model, special or SpecialTokens(**value["special"]))
+            return cls._from_ours(value, special)
         try:
             return cls("tokenizers", text, special or _special_of(tokenizers.Tokenizer.from_str(text)))
         except UserError:
             raise
         except Exception as error:  # the Rust library raises plain Exception
             raise UserError(f"tokenizer: this JSON is not a tokenizer.json ({error}).") from None
+
+    @classmethod
+    def _from_ours(cls, value: dict[str, Any], special: SpecialTokens | None) -> Tokenizer:
+        names = [field.name for field in dataclasses.fields(SpecialTokens)]
+        stored = value.get("special")
+        if "kind" not in value or "model" not in value or not isinstance(stored, dict) or set(stored) - set(names):
+            raise UserError(f"tokenizer: expected JSON with kind, model, and special, an object of {listed(names)}.")
+        model = value["model"]
+        model = model if isinstance(model, str) else json.dumps(model, ensure_ascii=False)
+        return cls(value["kind"], model, special or SpecialTokens(**stored))
 
     @classmethod
     def open(cls, name: str | os.PathLike[str], special: SpecialTokens | None = None) -> Tokenizer:
@@ -225,7 +247,7 @@ class Tokenizer:
             near = path.parent.iterdir() if path.parent.is_dir() else []
             raise UserError(f"tokenizer: there is no file {text}.{nearest(path.name, (found.name for found in near))}")
         if path.suffix != ".model":
-            return cls.from_json(path.read_text(encoding="utf-8"), special)
+            return cls.from_json(path.read_text(encoding="utf-8", errors="replace"), special)
         model = base64.b64encode(path.read_bytes()).decode()
         if special is None:
             special = _special_of_sentencepiece(SentencePieceModel(model).processor)
@@ -274,6 +296,18 @@ class Tokenizer:
         )
         tokenizer.train_from_iterator(texts, trainer)
         return cls("tokenizers", tokenizer.to_str(), SpecialTokens(bos=1, eos=2, pad=0))
+
+
+def _parsed(text: str) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"tokenizer: this is not JSON ({error}).") from None
 
 
 def _byte_characters() -> list[str]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import collections
 import errno
 import glob
+import io
 import itertools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord
-from mmjax.data.sources.remote import is_remote, located
+from mmjax.data.sources.remote import is_remote, located, retried
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -24,8 +25,7 @@ def opened(path: str) -> BinaryIO:
     """Returns the file, open for reading."""
     if not is_remote(path):
         return open(path, "rb")
-    fs, inner = located(path)
-    return fs.open(inner, "rb")
+    return io.BufferedReader(_Remote(path), 1 << 16)
 
 
 def is_file(path: str) -> bool:
@@ -34,7 +34,7 @@ def is_file(path: str) -> bool:
         return os.path.isfile(path)
     fs, inner = located(path)
     try:
-        return fs.info(inner)["type"] == "file"
+        return retried(lambda: fs.info(inner), path)["type"] == "file"
     except FileNotFoundError:
         return False
 
@@ -68,19 +68,26 @@ def siblings(path: str) -> str:
     return nearest(name, there) or (f" {folder!r} holds {listed(there, 5)}." if there else f" {folder!r} is empty.")
 
 
-def signature(path: str) -> tuple[int, str]:
+Signature = tuple[int, str]
+"""(bytes, a word that changes when the file is replaced)."""
+
+
+def signature(path: str) -> Signature:
     """Returns (bytes, a word that changes when the file is replaced).
 
     Raises:
       FileNotFoundError: there is no such file.
     """
     if not is_remote(path):
-        stat = os.stat(path)
-        return stat.st_size, str(stat.st_mtime_ns)
+        return _signed(os.stat(path))
     fs, inner = located(path)
-    info = fs.info(inner)
+    info = retried(lambda: fs.info(inner), path)
     stamps = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "updated", "created")
     return int(info["size"]), next((str(info[s]) for s in stamps if info.get(s)), "")
+
+
+def _signed(stat: os.stat_result) -> Signature:
+    return stat.st_size, str(stat.st_mtime_ns)
 
 
 def read(path: str, missing: str) -> bytes:
@@ -89,16 +96,20 @@ def read(path: str, missing: str) -> bytes:
     Raises:
       BadRecord: of kind `missing` where there is no such file, or no file can have this path.
       OSError: the storage fails.
+      UserError: a remote store fails again and again.
     """
     try:
-        if is_remote(path):
-            fs, inner = located(path)
-            return fs.cat_file(inner)
+        store = located(path) if is_remote(path) else None
+    except UserError as error:  # a protocol that nothing reads
+        raise BadRecord(missing, f"{path!r} cannot be read: {error}") from None
+    try:
+        if store:
+            return retried(lambda: store[0].cat_file(store[1]), path)
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise BadRecord(missing, f"{path} does not exist.") from None
-    except (ValueError, UserError) as error:  # a NUL byte, half a surrogate pair, a protocol that nothing reads
+    except ValueError as error:  # a NUL byte, half a surrogate pair
         raise BadRecord(missing, f"{path!r} cannot be read: {error}") from None
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -115,27 +126,56 @@ def walk(root: str) -> list[str]:
     """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
     if is_remote(root):
         fs, inner = located(root)
-        found = [os.path.relpath(path, inner) for path in fs.find(inner)]
+        found = [os.path.relpath(path, inner) for path in retried(lambda: fs.find(inner), root)]
     else:
         found = [os.path.relpath(os.path.join(f, name), root) for f, _, names in os.walk(root) for name in names]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split(os.sep)))
 
 
 class RangeReader:
-    """Reads ranges of files; thread-safe, with at most `most` local files open at once."""
+    """Reads ranges of files; thread-safe, with at most `most` local files open at once.
 
-    def __init__(self, most: int = 256):
+    Bytes are only given of the very file that was signed: a local one is looked at after each read, a remote one when
+    this process reads it first.
+    """
+
+    def __init__(self, signatures: Mapping[str, Signature] | None = None, most: int = 256):
+        self._signatures = dict(signatures or {})
         self._most = most
         self._lock = threading.Lock()
         self._open: collections.OrderedDict[str, _Descriptor] = collections.OrderedDict()
+        self._seen: dict[str, Signature] = {}  # of remote files
 
     def read(self, path: str, start: int, size: int) -> bytes:
-        """Returns `size` bytes from byte `start`, or fewer where the file ends before."""
+        """Returns `size` bytes from byte `start`, or fewer where the file ends before.
+
+        Raises:
+          BadRecord: 'changed_file' where the file is not the one that was signed.
+          OSError: it is gone, or the storage fails.
+          UserError: a remote store fails again and again.
+        """
         if is_remote(path):
             fs, inner = located(path)
-            return fs.cat_file(inner, start=start, end=start + size) if size else b""
-        descriptor = self._descriptor(path)
-        return os.pread(descriptor.number, size, start)
+            data = retried(lambda: fs.cat_file(inner, start=start, end=start + size), path) if size else b""
+            if path in self._signatures and path not in self._seen:
+                self._seen[path] = signature(path)
+            now = self._seen.get(path)
+        else:
+            descriptor = self._descriptor(path)
+            data = os.pread(descriptor.number, size, start)
+            now = _signed(os.fstat(descriptor.number))
+        if len(data) == size:
+            self._check(path, now)
+        return data
+
+    def _check(self, path: str, now: Signature | None) -> None:
+        signed = self._signatures.get(path, now)
+        if now != signed:
+            what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
+            raise BadRecord(
+                "changed_file",
+                f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
+            )
 
     def _descriptor(self, path: str) -> _Descriptor:
         with self._lock:
@@ -145,6 +185,49 @@ class RangeReader:
             if len(self._open) > self._most:
                 self._open.popitem(last=False)  # closes when the last reader lets go of it
             return self._open[path]
+
+
+class _Remote(io.RawIOBase):
+    """A remote file whose reads are tried again at the same place."""
+
+    def __init__(self, path: str):
+        self._path = path
+        fs, inner = located(path)
+        self._file = retried(lambda: fs.open(inner, "rb"), path)
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Returns the new place."""
+        if whence == io.SEEK_CUR:
+            offset, whence = self._at + offset, io.SEEK_SET
+        self._at = self._file.seek(offset, whence)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills buffer from here and returns how many bytes there were."""
+
+        def read() -> bytes:
+            self._file.seek(self._at)
+            return self._file.read(len(buffer))
+
+        data = retried(read, self._path)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class _Descriptor:
@@ -183,4 +266,4 @@ def _glob(path: str) -> list[str]:
     if not is_remote(path):
         return sorted(glob.glob(path, recursive=True))
     fs, inner = located(path)
-    return sorted(fs.unstrip_protocol(found) for found in fs.glob(inner))
+    return sorted(fs.unstrip_protocol(found) for found in retried(lambda: fs.glob(inner), path))

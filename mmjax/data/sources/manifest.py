@@ -54,9 +54,10 @@ class ManifestSource:
         if not files.is_file(self.path):
             raise UserError(f"The manifest {self.path!r} does not exist.{files.siblings(self.path)}")
         self.name = self.path
+        signature = files.signature(self.path)  # before its rows are read
         self._rows = open_rows(self.path)
         self._root = self.root if self.root is not None else os.path.dirname(self.path)
-        self._reader = files.RangeReader()
+        self._reader = files.RangeReader({self.path: signature})
         first = self._first_rows()
         names = list(dict.fromkeys(name for row in first for name in row)) or list(self._rows.fields)
         self.found = f"the columns {listed(names)}" if names else "no row that can be read"
@@ -84,7 +85,10 @@ class ManifestSource:
 
     def _row(self, row: int) -> dict[str, Any]:
         start, size, line = self._table[row].tolist()
-        return self._rows.parse(self._reader.read(self.path, start, size), f"{self.path}:{line}")
+        data = self._reader.read(self.path, start, size)
+        if len(data) < size:
+            raise BadRecord("changed_file", f"{self.path} has become shorter since it was opened.")
+        return self._rows.parse(data, f"{self.path}:{line}")
 
     def _value(self, column: str, values: list[Any], where: str) -> Any:
         """Returns one column of a record from its value in each row."""

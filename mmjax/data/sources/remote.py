@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
 import fsspec
 
 from mmjax.core.errors import UserError, nearest
@@ -11,6 +16,51 @@ _DRIVERS = {
     **{"http": "aiohttp", "https": "aiohttp"},
 }
 """Protocol -> what pip installs for it, where fsspec alone is not enough."""
+
+
+_Result = TypeVar("_Result")
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError, UserError)
+"""What another try would not mend; all else that a driver raises is taken for passing trouble of the store."""
+
+
+def retried(
+    call: Callable[[], _Result],
+    path: str,
+    *,
+    attempts: int = 6,
+    seconds: float = 300.0,
+    sleep: Callable[[float], None] | None = None,
+    clock: Callable[[], float] | None = None,
+) -> _Result:
+    """Returns call(), tried again where a store fails: after about 1, 2, 4, ... seconds, half of it by chance.
+
+    Args:
+      call: reads from the store, with no effect that counts twice.
+      path: what is read, for the message.
+      attempts: at most.
+      seconds: after which no other attempt starts.
+      sleep, clock: None is the time module's.
+
+    Raises:
+      UserError: every attempt failed.
+    """
+    sleep, clock = sleep or time.sleep, clock or time.monotonic
+    began = clock()
+    for attempt in range(1, attempts + 1):
+        try:
+            return call()
+        except _FINAL:
+            raise
+        except Exception as error:  # each driver has errors of its own, not all of them an OSError
+            pause = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)
+            spent = clock() - began
+            if attempt == attempts or spent + pause > seconds:
+                raise UserError(
+                    f"{path} cannot be read: {attempt} attempts in {spent:.0f} seconds failed, the last with "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            sleep(pause)
+    raise AssertionError("attempts is at least 1")
 
 
 def is_remote(path: str) -> bool:

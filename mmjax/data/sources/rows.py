@@ -40,7 +40,7 @@ class JsonRows:
         """
         try:
             row = json.loads(data)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:  # brackets a thousand deep
             raise BadRecord("malformed_row", f"{where} is not JSON: {e}.") from e
         if not isinstance(row, dict):
             raise BadRecord("malformed_row", f"{where} is a JSON {type(row).__name__}, not an object.")
@@ -52,13 +52,23 @@ class CsvRows:
 
     A value in quotes may hold line breaks. A quote that never closes spoils its own line alone. Iterating gives the
     rows after the header.
+
+    Raises:
+      UserError: (when made) the header cannot be read, or names a column twice.
     """
 
     def __init__(self, path: str):
         self.path = path
         first = next((line for _, line, _ in _lines(path) if line.strip()), b"").decode("utf-8-sig", errors="replace")
         self._separator = max(",\t;|", key=first.count)
-        self.fields = tuple(name.strip() for name in next(csv.reader([first], delimiter=self._separator), []))
+        try:
+            names = next(csv.reader([first], delimiter=self._separator), [])
+        except csv.Error as error:
+            raise UserError(
+                f"The header of {path} cannot be read ({error}): {first[:80]!r}. Expected names of columns, and lines "
+                "that end in \\n or \\r\\n."
+            ) from error
+        self.fields = tuple(name.strip() for name in names)
         if len(set(self.fields)) < len(self.fields):
             raise UserError(f"The header of {path} names a column twice: {first.strip()!r}.")
 
@@ -110,7 +120,7 @@ def open_rows(path: str) -> JsonRows | CsvRows:
     """Returns the reader that fits the file's ending.
 
     Raises:
-      UserError: it is none of .jsonl, .ndjson, .json, .csv, .tsv.
+      UserError: it is none of .jsonl, .ndjson, .csv, .tsv, or its header cannot be read.
     """
     suffix = os.path.splitext(path)[1].lower()
     kinds = {".jsonl": JsonRows, ".ndjson": JsonRows, ".csv": CsvRows, ".tsv": CsvRows}

@@ -22,7 +22,7 @@ from etils import epath
 from mmjax.core.errors import UserError, listed
 from mmjax.data.sources import files, tar_members
 
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")  # key . extension, as WebDataset splits a name
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # key . extension, as WebDataset splits a name
 _VERSION = "1"
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class TarIndex:
       offsets: [n, E] int64, the first byte of the member.
       sizes: [n, E] int64 bytes; -1 where the sample has no such member.
       cut: the byte at which the shard breaks off, or -1. Where it does, the last sample stands for all that was lost.
+      signature: of the shard that was indexed, or None.
     """
 
     keys: np.ndarray
@@ -44,6 +45,7 @@ class TarIndex:
     offsets: np.ndarray
     sizes: np.ndarray
     cut: int
+    signature: files.Signature | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -97,7 +99,7 @@ def load_index(path: str, cache_dir: str) -> TarIndex:
         with files.opened(path) as file:
             index = build_index(file, size, path)
         _keep(kept, sign, index)
-    return index
+    return dataclasses.replace(index, signature=(size, stamp))
 
 
 def build_index(file: BinaryIO, length: int, path: str) -> TarIndex:
@@ -147,11 +149,12 @@ def _keep(kept: epath.Path, sign: str, index: TarIndex) -> None:
 
     Where nothing can be written, the next run builds the index again.
     """
+    arrays = {name: value for name, value in vars(index).items() if name != "signature"}
     part = kept.parent / f"{kept.name}.{uuid.uuid4().hex}.part"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            np.savez(file, sign=np.array(sign), **dataclasses.asdict(index))
+            np.savez(file, sign=np.array(sign), **arrays)
         part.replace(kept)
     except OSError as error:
         _log.warning("The index of a shard cannot be kept in %s (%s): it is built again next time.", kept, error)

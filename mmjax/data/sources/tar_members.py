@@ -14,13 +14,15 @@ from typing import BinaryIO
 from mmjax.core.errors import UserError
 
 BLOCK = 512
+_MOST_EXTRA = 16 << 20  # bytes of a header that describes the next member; names take a few hundred
 _COMPRESSED = re.compile(rb"\x1f\x8b\x08|BZh[1-9]1AY&SY|\xfd7zXZ\0|\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 
 
 def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None, int, int]]:
     """Yields (name, first byte, size) of every regular member.
 
-    A shard that breaks off yields a last (name or None, byte where it does, -1) and ends.
+    A shard that breaks off, or whose next header cannot be one, yields a last (name or None, byte where it does, -1)
+    and ends.
 
     Raises:
       UserError: the shard is compressed.
@@ -32,7 +34,7 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
     while at + BLOCK <= length:
         file.seek(at)
         header = file.read(BLOCK)
-        if not header.strip(b"\0"):
+        if len(header) == BLOCK and not header.strip(b"\0"):
             ended, at = True, at + BLOCK
             continue
         size = _size(header)
@@ -41,6 +43,9 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
             return
         kind, data = header[156:157], at + BLOCK
         if kind in b"xLg":  # what follows describes the next member
+            if size > _MOST_EXTRA or data + size > length:
+                yield name, at, -1
+                return
             extra = file.read(size)
             if kind == b"L":
                 name = extra.rstrip(b"\0").decode(errors="replace")
@@ -50,7 +55,7 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
         else:
             size = size if pax_size is None else pax_size
             name = _name(header) if name is None else name
-            if data + size > length:
+            if size < 0 or data + size > length:
                 yield name, at, -1
                 return
             if kind in (b"0", b"\0", b"7"):
@@ -63,14 +68,18 @@ def members(file: BinaryIO, length: int, path: str) -> Iterator[tuple[str | None
 
 def _size(header: bytes) -> int | None:
     """Returns the size field of a header, or None where this is no tar header."""
-    try:
-        if int(header[148:156].strip(b" \0") or b"0", 8) != sum(header) - sum(header[148:156]) + 8 * 32:
-            return None
-        if header[124] & 0x80:  # base 256: a member of 8 GiB or more
-            return int.from_bytes(header[125:136], "big")
-        return int(header[124:136].strip(b" \0") or b"0", 8)
-    except ValueError:
+    written = _octal(header[148:156])
+    if len(header) < BLOCK or written != sum(header) - sum(header[148:156]) + 8 * 32:
         return None
+    if header[124] & 0x80:  # base 256: a member of 8 GiB or more
+        return int.from_bytes(header[125:136], "big")
+    return _octal(header[124:136])
+
+
+def _octal(field: bytes) -> int | None:
+    """Returns a number of a header, or None where it is none; a sign would send the reader backwards for ever."""
+    digits = field.strip(b" \0") or b"0"
+    return int(digits, 8) if re.fullmatch(rb"[0-7]+", digits) else None
 
 
 def _name(header: bytes) -> str:
@@ -80,13 +89,13 @@ def _name(header: bytes) -> str:
 
 
 def _pax(extra: bytes) -> tuple[str | None, int | None]:
-    """Returns the path and the size that a pax header gives, or None for each."""
+    """Returns the path and the size that a pax header gives, or None for each; a size that is no number is -1."""
     found, at = {}, 0
-    while at < len(extra) and (record := re.match(rb"(\d+) ", extra[at:])):
+    while at < len(extra) and (record := re.match(rb"(\d{1,12}) ", extra[at : at + 16])):
         length = int(record[1])
         key, _, value = extra[at + record.end() : at + length - 1].partition(b"=")
         found[key] = value
         at += max(length, 1)
-    size = found.get(b"size")
-    path = found.get(b"path")
-    return path if path is None else path.decode(errors="replace"), None if size is None else int(size)
+    path, size = found.get(b"path"), found.get(b"size")
+    number = size if size is None else int(size) if re.fullmatch(rb"\d{1,18}", size) else -1
+    return path if path is None else path.decode(errors="replace"), number

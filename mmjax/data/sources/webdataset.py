@@ -27,7 +27,9 @@ class WebDatasetSource:
 
     The index takes one pass over the shards' headers, the first time and whenever a shard's size or time of change
     differs; in memory it is about 45 bytes a sample. A shard that breaks off gives its whole samples and one bad
-    record ('truncated_shard') for the lost rest.
+    record ('truncated_shard') for the lost rest. A shard that is changed or replaced while it is in use gives bad
+    records ('changed_file', or 'truncated_shard' where it became shorter), never other samples; a shard that is gone
+    stops the run.
 
     Attributes:
       pattern: 'shard-{00000..00099}.tar', 'shards/*.tar' or one file; local or fsspec (gs://, s3://).
@@ -56,7 +58,8 @@ class WebDatasetSource:
         self._starts = np.cumsum([0] + [len(index) for index in indexes])  # [shards + 1]
         self._cut = {i: index.cut for i, index in enumerate(indexes) if index.cut >= 0}
         self._keys = [index.keys for index in indexes]
-        self._reader = files.RangeReader()
+        signatures = {shard: index.signature for shard, index in zip(self._shards, indexes, strict=True)}
+        self._reader = files.RangeReader(signatures)
         counts = _counts(indexes)
         self.found = listed(f".{e} ({n:,})" for e, n in counts.most_common()) or "no members"
         if self._cut:
@@ -123,7 +126,7 @@ class WebDatasetSource:
         """Returns the keys of a sample's JSON member whose values may be captions."""
         try:
             value = json.loads(self._reader.read(self._shards[self._shard(index)], offset, size))
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         items = value.items() if isinstance(value, dict) else ()
         return [key for key, v in items if isinstance(v, str) or (isinstance(v, list) and v)]
@@ -170,7 +173,7 @@ def _value(column: str, spec: str, data: bytes, where: str) -> Any:
     if spec.startswith("json."):
         try:
             value = json.loads(data)[spec.removeprefix("json.")]
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise BadRecord(f"missing_{column}", f"The JSON of {where} gives no {spec!r}: {e!r}.") from e
         return columns_lib.captions(value, where) if column.startswith("caption") else value
     if _extension(spec.split(";")[0]) in _TEXTS:
