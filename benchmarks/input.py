@@ -4,7 +4,8 @@
 
 Generates 2,000 JPEGs of about 500 x 375 pixels and 60 kB with captions, writes them as tar shards, ArrayRecord, a
 manifest and a folder, and makes batches of 64: decode, random resized crop to 224 (90 % to all of the area), caption
-tokens (77). Peers:
+tokens (77). mmjax resizes once as big_vision does (bilinear, no antialias) and once as open_clip does (bicubic,
+'antialias'); images stay uint8. Peers:
 
 - open_clip: its WebDataset loader with two workers (Pillow, antialiased bicubic, float32 output). It needs an
   interpreter that has open_clip_torch, webdataset, torch, torchvision and pandas: --peer-python.
@@ -49,8 +50,8 @@ from mmjax.data.transforms import ImageTransform, TextTransform
 
 IMAGES, BATCH, SIZE, SHARDS, WORKERS = 2000, 64, 224, 4, 2
 SCALE, RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
-QUALITY, NOISE = 85, 11.0
-WORDS = "a the old small red blue bright house dog river tree street person holding under near with two many birds".split()
+QUALITY, NOISE = 85, 12.0
+WORDS = ["a", "the", "small", "red", "bright", "house", "dog", "river", "street", "person", "under", "two", "birds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ def picture(rng: np.random.Generator) -> bytes:
         color = tuple(int(value) for value in rng.integers(0, 256, 3))
         cv2.fillPoly(image, rng.integers(0, width, (1, 5, 2)).astype(np.int32), color, cv2.LINE_AA)
     image = cv2.GaussianBlur(image, (3, 3), 0) + rng.normal(0, NOISE, image.shape)
-    return cv2.imencode(".jpg", np.clip(image, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 class Pairs(tfds.core.GeneratorBasedBuilder):
@@ -128,8 +130,9 @@ def shards(root: Path) -> str:
 
 
 def ours(source: Source, text: TextTransform, antialias: bool) -> Iterator[Any]:
-    """Returns training batches of the pipeline."""
-    image = ImageTransform(size=SIZE, scale=SCALE, ratio=RATIO, antialias=antialias)
+    """Returns training batches of the pipeline: antialiased bicubic, or bilinear without antialias."""
+    kind = "bicubic" if antialias else "bilinear"
+    image = ImageTransform(size=SIZE, scale=SCALE, ratio=RATIO, interpolation=kind, antialias=antialias)
     return Pipeline(source, {"image": image, "text": text}, batch_size=BATCH).train()
 
 

@@ -1,4 +1,4 @@
-"""One epoch of open_clip's WebDataset loader as its training uses it; `benchmarks/input.py` runs this with --peer-python.
+"""One epoch of open_clip's WebDataset loader as its training uses it; for `benchmarks/input.py --peer-python`.
 
     python open_clip_input.py SHARDS IMAGES BATCH WORKERS
 
@@ -42,9 +42,9 @@ def main() -> None:
         next(batches)
     start, count = time.perf_counter(), 0
     for pixels, tokens in batches:
+        assert pixels.shape[1:] == (3, 224, 224) and tokens.shape[1:] == (77,)
         count += len(pixels)
     elapsed = time.perf_counter() - start
-    assert pixels.shape[1:] == (3, 224, 224) and tokens.shape[1:] == (77,)
     del batches, loader  # ends the workers, whose time is only then counted
     print(json.dumps({"rate": count / elapsed, "cpu": (cpu_seconds() - cpu) / (count + workers * batch)}))
 
