@@ -32,7 +32,7 @@ def check_size(header: Header, max_pixels: int = MAX_PIXELS, max_aspect: float =
         raise BadRecord("absurd_dimensions", f"{width} x {height} pixels; sides may differ {max_aspect:g}-fold.")
 
 
-def decode(data: bytes, header: Header | None = None, reduce: int = 1) -> np.ndarray:
+def decode(data: bytes, header: Header | None = None, reduce: int = 1, draft: bool = False) -> np.ndarray:
     """Decodes an image and turns it as its EXIF orientation says.
 
     Args:
@@ -40,6 +40,8 @@ def decode(data: bytes, header: Header | None = None, reduce: int = 1) -> np.nda
       header: what `read_header` returned for them.
       reduce: 1, 2, 4 or 8; a JPEG is decoded at ceil(size / reduce), where libjpeg-turbo skips work; other formats
         ignore it.
+      draft: a JPEG is decoded 8 % faster by libjpeg-turbo's quick transform and unsmoothed colour, which differs at
+        full size by a few grey levels; other formats ignore it.
 
     Returns:
       [H, W, 3] uint8 RGB.
@@ -49,16 +51,16 @@ def decode(data: bytes, header: Header | None = None, reduce: int = 1) -> np.nda
     """
     header = header or read_header(data)
     if header.format == "jpeg" and header.direct:
-        return orient(_decode_jpeg(data, header, reduce), header.orientation)
+        return orient(_decode_jpeg(data, header, reduce, draft), header.orientation)
     if header.format == "png":
         return orient(_decode_png(data, header), header.orientation)
     return _decode_other(data)
 
 
-def _decode_jpeg(data: bytes, header: Header, reduce: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, header: Header, reduce: int, draft: bool) -> np.ndarray:
     size = {} if reduce == 1 else {"min_height": -(-header.height // reduce), "min_width": -(-header.width // reduce)}
     try:
-        return simplejpeg.decode_jpeg(data, **size)
+        return simplejpeg.decode_jpeg(data, fastdct=draft, fastupsample=draft, **size)
     except ValueError as error:
         kind = "truncated_image" if "Premature end" in str(error) else "corrupt_image"
         raise BadRecord(kind, f"a JPEG: {error}.") from None

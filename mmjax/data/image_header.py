@@ -62,8 +62,21 @@ def _jpeg(data: bytes) -> Header:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         raise BadRecord("truncated_image", f"a JPEG whose header cannot be read: {error}.") from None
-    has_exif = b"Exif\x00\x00" in data[:65536]
+    has_exif = data.find(b"Exif\x00\x00", 0, _jpeg_pixels(data)) >= 0
     return Header("jpeg", height, width, space in ("YCbCr", "Gray", "RGB"), _orientation(data) if has_exif else 1)
+
+
+def _jpeg_pixels(data: bytes) -> int:
+    """Returns the byte where a JPEG's segments end and its pixels begin; 65536 where the segments cannot be followed.
+
+    Metadata is looked for before that byte alone: looking through the pixels costs more than the rest of the header.
+    """
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        if data[place + 1] == 0xDA:
+            return place
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 65536
 
 
 def _orientation(data: bytes) -> int:

@@ -97,6 +97,30 @@ def test_exif_orientation(orientation, format):
     assert found.shape == expected.shape and close(found, expected) <= 1.0
 
 
+@pytest.mark.parametrize("before", [b"\xff", b"\xff\xe2\xea\x62" + bytes(60000)], ids=["a fill byte", "a profile"])
+def test_exif_is_found_behind_other_segments_of_a_jpeg(before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(RGB, "JPEG", exif=exif)
+    found = read_header(data[:2] + 2 * before + data[2:])
+    assert (found.orientation, found.height, found.width) == (6, 60, 90)
+
+
+@pytest.mark.parametrize("cut", [2, 3, 4, 5, 21])
+def test_a_jpeg_that_ends_among_its_segments_is_bad(cut):
+    with pytest.raises(BadRecord):
+        read_header(encode(RGB, "JPEG")[:cut])
+
+
+def test_a_draft_of_a_jpeg_is_close_and_as_strict():
+    data = encode(RGB, "JPEG", quality=90, subsampling=2)
+    draft, full = decode(data, draft=True), decode(data)
+    assert not (draft == full).all() and close(draft, full) < 3
+    with pytest.raises(BadRecord, match="truncated_image"):
+        decode(data[: len(data) // 2], draft=True)
+    assert (decode(encode(RGB), draft=True) == RGB).all()
+
+
 def broken_exif() -> dict[str, tuple[bytes, int]]:
     """Returns blocks that Pillow's own `exif_transpose` raises at, and the orientation that can be read in each."""
     turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)

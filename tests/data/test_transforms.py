@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from mmjax.core.errors import UserError
+from mmjax.data.codec import decode
+from mmjax.data.crops import random_box, resize
 from mmjax.data.loading import example_rng
 from mmjax.data.source import BadRecord
 from mmjax.data.tokenizer import SIGLIP, Tokenizer
@@ -27,6 +29,16 @@ def test_evaluation_is_without_chance_and_training_depends_on_the_generator_alon
     assert (IMAGE.prepare(record, None) == IMAGE.prepare(record, None)).all()
     assert (IMAGE.prepare(record, rng(1)) == IMAGE.prepare(record, rng(1))).all()
     assert len({IMAGE.prepare(record, rng(position)).tobytes() for position in range(8)}) == 8
+
+
+@pytest.mark.parametrize(("size", "antialias", "draft"), [(16, False, True), (60, False, False), (16, True, False)])
+def test_a_training_crop_is_a_draft_where_aliasing_hides_it(size, antialias, draft):
+    transform = ImageTransform(size=size, scale=(0.8, 0.9), antialias=antialias)
+    data = encode(picture(0, 40, 50), "JPEG", quality=90)
+    top, left, bottom, right = random_box(40, 50, transform.scale, transform.ratio, rng(3))
+    crop = decode(data, draft=draft)[top:bottom, left:right]
+    expected = resize(crop, (size, size), "bicubic", antialias=antialias, exact=False)
+    assert (transform.prepare({"image": data}, rng(3)) == expected).all()
 
 
 def test_flip_mirrors_half_of_the_pictures():
