@@ -12,9 +12,6 @@ import resource
 import sys
 import time
 
-import open_clip
-from open_clip_train.data import get_wds_dataset
-
 
 def cpu_seconds() -> float:
     """Returns processor seconds of this process and of its children that have ended."""
@@ -23,6 +20,9 @@ def cpu_seconds() -> float:
 
 
 def main() -> None:
+    import open_clip  # of the peer's environment, not of mmjax's
+    from open_clip_train.data import get_wds_dataset
+
     shards, images, batch, workers = sys.argv[1], *map(int, sys.argv[2:])
     settings = argparse.Namespace(
         train_data=shards,
