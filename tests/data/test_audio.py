@@ -159,6 +159,7 @@ def video() -> bytes:
         (encode(TONE[:1], rate=48_000), "too_short"),
         (encode(TONE, rate=500), "unsupported_audio"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",  # a WAV of floats holds the time it was written
 )
 def test_what_is_no_recording_is_a_bad_record_of_its_kind(data, kind):
     assert kind_of(data) == kind
