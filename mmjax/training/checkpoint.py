@@ -339,7 +339,11 @@ def _writing(keep: Keep, sign: Callable[[], None]) -> ocp.CheckpointManagerOptio
         best_fn=_written,
         cleanup_tmp_directories=True,
         create=True,
-        async_options=ocp.AsyncOptions(timeout_secs=_TIMEOUT, post_finalization_callback=sign),
+        async_options=ocp.AsyncOptions(
+            timeout_secs=_TIMEOUT,
+            post_finalization_callback=sign,
+            create_directories_asynchronously=False,  # else threads wait for them by the wall clock, minutes at most
+        ),
     )
 
 

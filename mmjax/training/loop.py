@@ -19,6 +19,7 @@ from rich.console import Console
 from mmjax.core.config import to_json
 from mmjax.core.errors import UserError, listed, one_of
 from mmjax.core.mesh import make_mesh
+from mmjax.core.secrets import masked, masked_json
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
@@ -59,6 +60,7 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
                 except OSError as error:
                     if error.errno not in _FULL:
                         raise
+                    checkpoints.wait()
                     raise UserError(
                         f"{error.filename or folder} cannot be written ({error.strerror}), so training stops. "
                         f"{checkpoints.last_complete()}"
@@ -74,12 +76,12 @@ def _fit(
     mesh = make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         run = Run(experiment, data, make_trainer(experiment, data, mesh), checkpoints, console)
-        run.meta = {"config": json.loads(to_json(config)), "preprocess": data.spec()}
+        run.meta = {"config": masked_json(json.loads(to_json(config))), "preprocess": data.spec()}
         state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
         prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         console.print(parameter_overview(state.params))
         console.print(
-            f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.", soft_wrap=True
+            f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {masked(origin)}.", soft_wrap=True
         )
         with contextlib.closing(MetricWriter(folder, int(state.step))) as run.writer:
             return run.train(state)

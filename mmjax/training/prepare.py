@@ -36,8 +36,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file at once or not at all; only process 0 writes."""
     if jax.process_index() == 0:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
