@@ -26,7 +26,10 @@ from mmjax.training.state import TrainState
 _log = logging.getLogger(__name__)
 
 _TIMEOUT = 24 * 3600
-"""Seconds that a save may take. Orbax measures them by the wall clock, which may be set forward meanwhile."""
+"""Seconds that a save of one process may take. Orbax measures them by the wall clock, which may be set forward."""
+
+_TIMEOUT_TOGETHER = 3600
+"""The same of several processes, which wait this long for one that cannot write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,7 +343,7 @@ def _writing(keep: Keep, sign: Callable[[], None]) -> ocp.CheckpointManagerOptio
         cleanup_tmp_directories=True,
         create=True,
         async_options=ocp.AsyncOptions(
-            timeout_secs=_TIMEOUT,
+            timeout_secs=_TIMEOUT if jax.process_count() == 1 else _TIMEOUT_TOGETHER,
             post_finalization_callback=sign,
             create_directories_asynchronously=False,  # else threads wait for them by the wall clock, minutes at most
         ),

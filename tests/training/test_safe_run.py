@@ -19,6 +19,7 @@ from mmjax.data.tf import tf
 from mmjax.training.checkpoint import Checkpoints, Keep
 from mmjax.training.loop import fit
 from mmjax.training.metrics import MetricWriter
+from tests.training.test_faults import flip_value
 from tests.training.tiny import tiny_config
 
 
@@ -106,3 +107,14 @@ def test_tensorboard_on_a_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatc
         writer.write(1, {"loss": 1.0})
     assert error.value.errno == errno.ENOSPC
     writer.close()
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_and_ends_the_same(tmp_path):
+    train(tmp_path, duration=4)
+    expected = Checkpoints(tmp_path).restore_params()
+    flip_value(tmp_path, 4)
+    output = train(tmp_path, duration=4)
+    assert "4 is damaged and is not used: state/" in output and "resumed everything from step 2" in output
+    found = Checkpoints(tmp_path, tell=pytest.fail)
+    assert found.newest_whole() == 4
+    jax.tree.map(np.testing.assert_array_equal, expected, found.restore_params())
