@@ -82,9 +82,10 @@ def main(arguments: list[str]) -> int:
 
 
 def quiet_and_cached() -> None:
-    """Silences TensorFlow's start-up chatter and keeps compiled programs across runs."""
+    """Silences the chatter of TensorFlow and of Orbax's threads, and keeps compiled programs across runs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):  # what fails in a save is raised too, and said once
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     import jax
 
     if not jax.config.jax_compilation_cache_dir:
@@ -99,6 +100,7 @@ def train(options: argparse.Namespace) -> int:
 
     from mmjax.core.override import describe
     from mmjax.training.loop import fit
+    from mmjax.training.prepare import safe_permissions
 
     config = _config(options)
     if options.print_config:
@@ -109,7 +111,8 @@ def train(options: argparse.Namespace) -> int:
     _join_processes(options)
     console = Console(quiet=jax.process_index() > 0)
     metrics = fit(config, options.workdir, console)
-    _report(options.workdir, metrics, console)
+    with safe_permissions():
+        _report(options.workdir, metrics, console)
     return 0
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from mmjax.core.secrets import masked
+
 
 class UserError(Exception):
-    """A mistake in a config, a command or the data: shown to the user as its message alone, without a traceback."""
+    """A mistake in a config, a command or the data: shown to the user as its message alone, without a traceback.
+
+    Credentials in the message are masked.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(masked(message))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import fiddle as fdl
 import typeguard
 
 from mmjax.core.errors import UserError, listed, nearest, one_of
+from mmjax.core.secrets import masked, masked_value
 
 
 def override(config: fdl.Config, assignment: str) -> None:
@@ -173,4 +174,5 @@ def _lines(node: Any, path: str) -> Iterator[str]:
         if isinstance(value, (fdl.Buildable, dict)) and value:
             yield from _lines(value, inner)
         elif given or not callable(value):  # a default that is a function is no business of --set
-            yield f"{inner} = {value!r}{'' if given else '  (default)'}"
+            value = masked_value(name, value)
+            yield f"{inner} = {masked(repr(value))}{'' if given else '  (default)'}"

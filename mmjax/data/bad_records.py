@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmjax.core.errors import UserError, listed
+from mmjax.core.secrets import masked, masked_json
 from mmjax.data.source import BadRecord, Source
 
 
@@ -53,7 +54,7 @@ class BadRecords:
                 entry = json.loads(line)
             except json.JSONDecodeError:  # what that process left
                 continue
-            if entry.get("source") == self.source.name and 0 <= entry.get("record", -1) < len(self.source):
+            if entry.get("source") == masked(self.source.name) and 0 <= entry.get("record", -1) < len(self.source):
                 found[entry["record"]] = entry["kind"]
         return found
 
@@ -101,7 +102,7 @@ class BadRecords:
         }
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=True) + "\n")
+            file.write(json.dumps(masked_json(entry), ensure_ascii=True) + "\n")
 
     def _check(self) -> None:
         bad, expected = len(self._bad), self.max_share * self._num_seen

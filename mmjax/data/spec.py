@@ -9,6 +9,7 @@ from typing import Any
 
 from mmjax.core.config import configurable
 from mmjax.core.errors import UserError, listed, nearest
+from mmjax.core.secrets import masked
 from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.source import BadRecord, Source, unreadable
 from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, columns, files
@@ -46,7 +47,10 @@ def open_spec(spec: str, needs: Sequence[str] = ("image", "caption")) -> Source:
 
 
 def describe(source: Source) -> str:
-    """Returns a few lines for a person: how many records, which column comes from where, and one caption."""
+    """Returns a few lines for a person: how many records, which column comes from where, and one caption.
+
+    Credentials are masked.
+    """
     lines = [f"{source.name}: {len(source):,} records"]
     mapping = getattr(source, "mapping", {column: "" for column in source.columns})
     lines += [f"  {column} <- {origin}" if origin else f"  {column}" for column, origin in mapping.items()]
@@ -54,7 +58,7 @@ def describe(source: Source) -> str:
         lines.append(f"  found: {found}")
     if example := _example(source):
         lines.append(f"  for instance: {example}")
-    return "\n".join(lines)
+    return masked("\n".join(lines))
 
 
 def _opened(spec: str) -> Source:

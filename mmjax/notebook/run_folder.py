@@ -52,13 +52,13 @@ def open_run(directory: str | os.PathLike[str]) -> Checkpoints:
 
 
 def pick_step(checkpoints: Checkpoints, step: int | str | None, config: fdl.Config) -> int:
-    """Returns the number of the step that is meant: itself, the newest (None), or the 'best' by the run's metric.
+    """Returns the number of the step that is meant: itself, the newest whole one (None), or the 'best' by keep.metric.
 
     Raises:
       UserError: step is none of these, or 'best' where no checkpoint was evaluated.
     """
     if step is None:
-        return checkpoints.latest()
+        return checkpoints.newest_whole()
     if isinstance(step, int):
         return step
     if step != "best":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +20,16 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, strict_merge
+from mmjax.training import integrity
 from mmjax.training.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 24 * 3600
+"""Seconds that a save of one process may take. Orbax measures them by the wall clock, which may be set forward."""
+
+_TIMEOUT_TOGETHER = 3600
+"""The same of several processes, which wait this long for one that cannot write."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,42 +59,127 @@ class Keep:
 class Checkpoints:
     """The folder `checkpoints` of a run.
 
-    Each step's folder holds `state` (TrainState as Orbax arrays) and `meta` (JSON: the resolved config and the
-    preprocessing spec with its tokenizer). A step's folder appears under its name only when it is complete.
+    Each step's folder holds `state` (TrainState as Orbax arrays), `meta` (JSON: the resolved config and the
+    preprocessing spec with its tokenizer) and a list of its files with their checksums (training.integrity). A step's
+    folder appears under its name only when all that is on the disk.
+
+    A checkpoint that is damaged is never restored. To write (with `keep`) renames those that are newer than the newest
+    whole one; every process of a job must then open the folder. To read leaves all as it is and passes over them.
+
+    Args:
+      workdir: of the run.
+      keep: to write too; None only reads.
+      tell: is given a sentence about each damaged checkpoint; default: a warning in the log.
+
+    Raises:
+      UserError: opened to write, and no checkpoint there is whole.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], keep: Keep | None = None):
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        keep: Keep | None = None,
+        tell: Callable[[str], None] = _log.warning,
+    ):
         self.directory = epath.Path(workdir).absolute() / "checkpoints"
-        options = _writing(keep) if keep else _reading()
+        self._tell, self._saving, self._failed, self._checked = tell, None, False, {}
+        if keep is not None:
+            integrity.set_aside_damaged(pathlib.Path(self.directory), tell)
+        options = _writing(keep, self._sign) if keep else _reading()
         exists = keep is not None or self.directory.exists()
         self._manager = ocp.CheckpointManager(self.directory, options=options) if exists else None
 
     def latest(self) -> int | None:
         """Returns the newest complete step, or None."""
-        return self._manager.latest_step() if self._manager else None
+        return max(self.steps(), default=None)
+
+    def newest_whole(self) -> int:
+        """Returns the newest step whose files are as they were saved; tells of those that it passes over.
+
+        Raises:
+          UserError: there is none.
+        """
+        known = self.steps()
+        if not known:
+            raise UserError(f"{self.directory}: there is no complete checkpoint.")
+        wrong = {}
+        for step in reversed(known):
+            if not (why := self._damage(step)):
+                for damaged, reason in wrong.items():
+                    self._tell(
+                        f"The checkpoint {self.directory / str(damaged)} is damaged and is not used: {reason}. The "
+                        f"newest whole checkpoint is step {step}."
+                    )
+                return step
+            wrong[step] = why
+        raise UserError(integrity.none_whole(self.directory, wrong))
 
     def steps(self) -> list[int]:
         """Returns all complete steps in order."""
-        return sorted(self._manager.all_steps()) if self._manager else []
+        if not self._manager:
+            return []
+        unfinished = self._saving if self._manager.is_saving_in_progress() else None
+        return sorted(step for step in self._manager.all_steps() if step != unfinished)
 
     def save(self, state: TrainState, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
-        """Starts to write state in the background; returns False where its step is there already."""
+        """Starts to write state in the background; returns False where its step is there already.
+
+        Raises:
+          UserError: this save cannot begin, or the one before it could not be written.
+        """
         step = int(state.step)
+        self.wait()
         if step in self._manager.all_steps():
             return False
         items = ocp.args.Composite(state=ocp.args.StandardSave(_as_stored(state)), meta=ocp.args.JsonSave(dict(meta)))
-        return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+        self._saving = step
+        with self._explained():
+            return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
+
+    def _sign(self) -> None:
+        """Adds the list of files; process 0 does so in the background when all have written, before the last rename."""
+        for folder in pathlib.Path(self.directory).glob(f"{self._saving}.*-tmp*"):
+            integrity.write_manifest(folder)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns the failure of a save into a sentence."""
+        try:
+            yield
+        except Exception as error:  # Orbax, TensorStore and the file system each raise kinds of their own
+            step, self._saving, self._failed = self._saving, None, True
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}), so "
+                f"training stops. {self.last_complete()}"
+            ) from error
+
+    def last_complete(self) -> str:
+        """Returns a sentence on what a restart would go on from."""
+        steps = integrity.complete_steps(self.directory)
+        if not steps:
+            return "There is no complete checkpoint."
+        return f"The last complete checkpoint is step {steps[0]}; the same command goes on from there."
+
+    def check(self) -> None:
+        """Looks, without waiting, whether the save in the background has failed.
+
+        Raises:
+          UserError: it has.
+        """
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
         """Returns the state of step (default: the newest), placed as the shardings of `abstract` say.
 
         Raises:
-          UserError: no such checkpoint, or one that does not fit the model.
+          UserError: no such checkpoint, or one that is damaged or does not fit the model.
         """
         step = self._step(step)
-        self._check(abstract, step)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_stored(abstract)))
-        found = self._manager.restore(step, args=args)["state"]
+        with self._readable(step):
+            self._check(abstract, step)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_stored(abstract)))
+            found = self._manager.restore(step, args=args)["state"]
         balance = flatten(found.pop("balance", {}))
         return abstract.replace(**found, balance=map_with_path(lambda path, _: balance[path], abstract.balance))
 
@@ -104,49 +202,107 @@ class Checkpoints:
           sharding: of every leaf; default this process's first device.
 
         Raises:
-          UserError: no such checkpoint.
+          UserError: no such checkpoint, or a damaged one.
         """
         step = self._step(step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        stored = _stored(self._state_folder(step))
-        wanted = {name: stored[name] for name in ("params", "ema") if stored.get(name) is not None}
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
-        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-        args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.restore(self._state_folder(step), args=args)
+        with self._readable(step):
+            stored = _stored(self._state_folder(step))
+            wanted = {name: stored[name] for name in ("params", "ema") if stored.get(name) is not None}
+            wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
+            restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+            args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                found = checkpointer.restore(self._state_folder(step), args=args)
         return _with_average(found["params"], found.get("ema"))
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
         """Returns the JSON stored with step (default: the newest): config, preprocess."""
         step = self._step(step)
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        with self._readable(step):
+            return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
 
     def best(self, metric: str) -> int | None:
-        """Returns the step with the largest value of metric, or None where none was evaluated."""
-        scored = [(self._manager.metrics(step) or {}, step) for step in self.steps()]
-        scored = [(_score(metrics, metric), step) for metrics, step in scored if metric in metrics]
+        """Returns the step with the largest value of metric, or None where none was evaluated; tells of damage."""
+        scored = []
+        for step in self.steps():
+            if why := integrity.damage(self.directory / str(step), "metrics/"):
+                self._tell(
+                    f"The metrics of the checkpoint {self.directory / str(step)} are damaged and not used: {why}."
+                )
+                continue
+            metrics = self._manager.metrics(step) or {}
+            if metric in metrics:
+                scored.append((_score(metrics, metric), step))
         return max(scored)[1] if scored else None
 
     def wait(self) -> None:
-        """Waits until every save that was started is complete."""
-        self._manager.wait_until_finished()
+        """Waits until every save that was started is complete.
+
+        Raises:
+          UserError: one could not be written.
+        """
+        with self._explained():
+            self._manager.wait_until_finished()
+        self._saving = None
 
     def close(self) -> None:
-        """Waits for saves and gives back the threads."""
+        """Waits for saves and gives back the threads.
+
+        Raises:
+          UserError: a save could not be written, and nothing has said so yet.
+        """
         if self._manager:
-            self._manager.close()
+            with contextlib.suppress(UserError) if self._failed else contextlib.nullcontext(), self._explained():
+                self._manager.close()
 
     def _state_folder(self, step: int) -> epath.Path:
         return self.directory / str(step) / "state"
 
     def _step(self, step: int | None) -> int:
+        """Returns step, or the newest whole one, once its files are found to be as they were saved."""
         known = self.steps()
-        if not known:
-            raise UserError(f"{self.directory}: there is no complete checkpoint.")
-        if step is not None and step not in known:
+        if step is None or not known:
+            return self.newest_whole()
+        if step not in known:
             raise UserError(f"{self.directory}: there is no checkpoint of step {step}; there are {known}.")
-        return known[-1] if step is None else step
+        if why := self._damage(step):
+            others = [other for other in known if other != step]
+            raise UserError(
+                f"checkpoint {self.directory / str(step)} is damaged and was not read: {why}. Other steps are {others}."
+            )
+        return step
+
+    def _damage(self, step: int) -> str:
+        """Returns what is wrong with a step, '' for nothing; each is read once, and those opened to write were."""
+        if step not in self._checked:
+            folder = self.directory / str(step)
+            self._checked[step] = integrity.damage(folder)
+            if not self._checked[step] and not integrity.has_manifest(folder):
+                self._tell(integrity.unchecked(folder))
+        return self._checked[step]
+
+    @contextlib.contextmanager
+    def _readable(self, step: int) -> Iterator[None]:
+        """Turns what Orbax raises on a checkpoint that it cannot read (one without a list of files) into a sentence."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # of many kinds, as in `_explained`
+            raise UserError(
+                f"checkpoint {self.directory / str(step)} cannot be read ({_reason(error)}). To go on from an earlier "
+                "one, move it out of the folder."
+            ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Returns why the disk refused, from the end of a chain of errors: the system's own words, or the first line."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return (text.splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _as_stored(state: TrainState) -> dict[str, Any]:
@@ -170,7 +326,7 @@ def _with_average(params: Any, ema: Any) -> Any:
     return ema
 
 
-def _writing(keep: Keep) -> ocp.CheckpointManagerOptions:
+def _writing(keep: Keep, sign: Callable[[], None]) -> ocp.CheckpointManagerOptions:
     policies = [preservation_policy.LatestN(keep.last)]
     metric = keep.metric
     if keep.best and metric:
@@ -186,6 +342,11 @@ def _writing(keep: Keep) -> ocp.CheckpointManagerOptions:
         best_fn=_written,
         cleanup_tmp_directories=True,
         create=True,
+        async_options=ocp.AsyncOptions(
+            timeout_secs=_TIMEOUT if jax.process_count() == 1 else _TIMEOUT_TOGETHER,
+            post_finalization_callback=sign,
+            create_directories_asynchronously=False,  # else threads wait for them by the wall clock, minutes at most
+        ),
     )
 
 
@@ -196,7 +357,9 @@ def _score(metrics: Mapping[str, float], metric: str) -> float:
 
 
 def _reading() -> ocp.CheckpointManagerOptions:
-    return ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0, best_fn=_written)
+    return ocp.CheckpointManagerOptions(
+        read_only=True, create=False, save_interval_steps=0, best_fn=_written, lightweight_initialize=True
+    )
 
 
 def _written(metrics: Mapping[str, float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -18,6 +19,7 @@ from rich.console import Console
 from mmjax.core.config import to_json
 from mmjax.core.errors import UserError, listed, one_of
 from mmjax.core.mesh import make_mesh
+from mmjax.core.secrets import masked, masked_json
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
@@ -26,6 +28,7 @@ from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Experiment, build
 from mmjax.training.initialise import initial_state, stored_preprocess
+from mmjax.training.lock import hold
 from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
 from mmjax.training.overview import parameter_overview
 from mmjax.training.sharding import global_batch, local_rows
@@ -33,19 +36,35 @@ from mmjax.training.state import TrainState
 from mmjax.training.stop import Interrupted, StopSignal
 from mmjax.training.trainer import Trainer, make_trainer
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Errors of the disk that only writing gives."""
+
 
 def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | None = None) -> dict[str, float]:
     """Trains, or goes on training, the Experiment of config in workdir; returns the last evaluation's metrics.
 
     Raises:
-      UserError: anything wrong with config, data or an existing checkpoint; too many bad records or non-finite steps.
+      UserError: anything wrong with config, data or an existing checkpoint; too many bad records or non-finite steps;
+        another job trains in workdir; the disk is full.
       Interrupted: a signal asked to stop; the state is saved.
     """
     console = console or Console()
-    folder = prepare.make_workdir(workdir)
-    experiment: Experiment = build(config)
-    with contextlib.closing(Checkpoints(folder, experiment.keep)) as checkpoints:
-        return _fit(config, experiment, folder, checkpoints, console)
+    tell = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    with prepare.safe_permissions():
+        folder = prepare.make_workdir(workdir)
+        with hold(folder, tell):
+            experiment: Experiment = build(config)
+            with contextlib.closing(Checkpoints(folder, experiment.keep, tell)) as checkpoints:
+                try:
+                    return _fit(config, experiment, folder, checkpoints, console)
+                except OSError as error:
+                    if error.errno not in _FULL:
+                        raise
+                    checkpoints.wait()
+                    raise UserError(
+                        f"{error.filename or folder} cannot be written ({error.strerror}), so training stops. "
+                        f"{checkpoints.last_complete()}"
+                    ) from error
 
 
 def _fit(
@@ -57,12 +76,12 @@ def _fit(
     mesh = make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         run = Run(experiment, data, make_trainer(experiment, data, mesh), checkpoints, console)
-        run.meta = {"config": json.loads(to_json(config)), "preprocess": data.spec()}
+        run.meta = {"config": masked_json(json.loads(to_json(config))), "preprocess": data.spec()}
         state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
         prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         console.print(parameter_overview(state.params))
         console.print(
-            f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {origin}.", soft_wrap=True
+            f"mesh {dict(mesh.shape)} of {mesh.devices.flat[0].device_kind} devices; {masked(origin)}.", soft_wrap=True
         )
         with contextlib.closing(MetricWriter(folder, int(state.step))) as run.writer:
             return run.train(state)
@@ -106,6 +125,7 @@ class Run:
                     state, metrics = self.trainer.step(state, global_batch(batch, batch_size, self.trainer.mesh))
                     if step % self.experiment.log_every == 0 or step == total:
                         self._log(step, metrics)
+                    self.checkpoints.check()
                     results = self._after_step(step, state) or results
                     if step < total and stop.requested(step):
                         self._interrupt(step, state)
@@ -150,6 +170,7 @@ class Run:
         self.writer.write(done, values)
         self.progress.update(done, values)
         if values["skipped_in_row"] >= self.experiment.max_skipped_in_row:
+            self.checkpoints.wait()
             raise UserError(
                 f"step {done}: loss or gradient was not finite in the last {values['skipped_in_row']:.0f} steps; "
                 f"their updates were skipped and training stops. The last good checkpoint is step "

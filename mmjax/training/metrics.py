@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import errno
 import json
+import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -31,25 +34,43 @@ class MetricWriter:
         if path.exists():
             _drop_after(path, resumed_step)
         self._file = path.open("a")
-        self._board = tf.summary.create_file_writer(str(workdir / "tensorboard"))
+        self._folder = workdir / "tensorboard"
+        self._board = tf.summary.create_file_writer(str(self._folder))
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Appends one record; values that are not finite are written as strings, since JSON has none."""
+        """Appends one record; values that are not finite are written as strings, since JSON has none.
+
+        Raises:
+          OSError: the disk is full.
+        """
         if not self._active:
             return
         values = {name: float(value) for name, value in metrics.items()}
         shown = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **shown}) + "\n")
         self._file.flush()
-        with self._board.as_default(step):
+        with _full_disk(self._folder), self._board.as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
 
     def close(self) -> None:
-        """Flushes both."""
+        """Flushes both.
+
+        Raises:
+          OSError: the disk is full.
+        """
         if self._active:
-            self._file.close()
-            self._board.close()
+            with _full_disk(self._folder), contextlib.closing(self._board):
+                self._file.close()
+
+
+@contextlib.contextmanager
+def _full_disk(folder: pathlib.Path) -> Iterator[None]:
+    """Gives TensorFlow's error on a full disk as the OSError that all else raises."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
 
 
 def _drop_after(path: pathlib.Path, step: int) -> None:
@@ -89,15 +110,17 @@ class Meter:
 
     def add(self, waited: float) -> None:
         """Counts one step that waited so many seconds for its batch."""
-        self._marks.append((time.monotonic(), self._marks[-1][1] + waited))
+        self._marks.append((time.monotonic(), self._marks[-1][1] + max(waited, 0.0)))
 
     def read(self) -> dict[str, float]:
-        """Returns the rates."""
+        """Returns the rates; 0 where the clock was set back, so that no time has passed by it."""
         (first, waited_before), (last, waited) = self._marks[0], self._marks[-1]
-        seconds = max(last - first, 1e-9)
+        seconds = last - first
+        if seconds <= 0:
+            return {"examples_per_second": 0.0, "input_wait_share": 0.0}
         return {
             "examples_per_second": (len(self._marks) - 1) * self._batch_size / seconds,
-            "input_wait_share": (waited - waited_before) / seconds,
+            "input_wait_share": min((waited - waited_before) / seconds, 1.0),
         }
 
 
@@ -125,7 +148,7 @@ class ProgressBar:
         elif step == self._total or time.monotonic() - self._last_line > self._line_every:
             self._last_line = time.monotonic()
             per_step = (self._last_line - self._start) / max(step - self._start_step, 1)
-            eta = round(per_step * (self._total - step))
+            eta = max(round(per_step * (self._total - step)), 0)
             self._console.print(
                 f"step {step}/{self._total}  {numbers}  ETA {eta // 60}:{eta % 60:02d}", highlight=False
             )

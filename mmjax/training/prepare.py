@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,12 +18,30 @@ from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
 
 
+@contextlib.contextmanager
+def safe_permissions() -> Iterator[None]:
+    """A context in which nobody but the owner may change the files that this process makes; the umask is else kept.
+
+    The umask is the whole process's: threads in the background are bound by it too.
+    """
+    given = os.umask(0o022)
+    os.umask(given | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(given)
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file at once or not at all; only process 0 writes."""
     if jax.process_index() == 0:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:
