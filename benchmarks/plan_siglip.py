@@ -1,0 +1,189 @@
+"""SigLIP on TPU slices that one need not own: mmjax's plans beside the figures of big_vision's SigLIP trainer.
+
+    python -m benchmarks.plan_siglip                                   # hours of compiling on two cores
+    python -m benchmarks.plan_siglip --only 'B/16 v5e:16x16 16384'     # the rows whose names begin so
+    python -m benchmarks.plan_siglip --big-vision CHECKOUT             # compiles the peer's step here, too
+
+Each row is one `python -m mmjax plan`, in a process of its own; what was planned before with the same code and versions
+is taken from WORKDIR. The peer's figures are those recorded for its commit 0127fb6 with jax 0.10.2 and libtpu 0.0.52, by
+the same reading of the compiler's program. Writes docs/results/plan_siglip.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu")
+TOWERS = ("image", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+      variant, topology, batch: what is planned.
+      goal: in words; peer: recorded of big_vision, in words.
+      sets: how it is set up: remat, scan, batch_parts of both towers, and settings of the config.
+    """
+
+    variant: str
+    topology: str
+    batch: int
+    peer: str
+    goal: str
+    remat: str = "core"
+    scan: bool = True
+    parts: tuple[int, int] = (4, 1)
+    sets: tuple[str, ...] = ("mesh.fsdp=8",)
+
+    @property
+    def name(self) -> str:
+        """Of the row, for --only."""
+        return f"{self.variant} {self.topology} {self.batch} {self.setting}"
+
+    @property
+    def setting(self) -> str:
+        """How it is set up, in a few words."""
+        how = ["scanned" if self.scan else "unrolled", f"remat {self.remat}", f"parts {self.parts[0]} and {self.parts[1]}"]
+        return ", ".join([*how, *self.sets])
+
+    def command(self) -> list[str]:
+        """Returns the arguments of `python -m mmjax`."""
+        towers = []
+        for tower, parts in zip(TOWERS, self.parts, strict=True):
+            of = f"model.encoders.{tower}"
+            towers += [f"{of}.remat={self.remat}", f"{of}.scan={self.scan}", f"{of}.batch_parts={parts}"]
+        sets = [item for setting in (*towers, *self.sets) for item in ("--set", setting)]
+        where = ["--config", f"configs/siglip.py:{self.variant}", "--topology", self.topology]
+        return ["plan", *where, "--batch", str(self.batch), *sets, "--no-rate", "--json"]
+
+
+POD, SMALL = "v5e:16x16", "v5e:4x4"
+ROWS = (
+    Row("B/16", POD, 16_384, "98 ms, 6.60 GB (no scan, FSDP)", "≤ 92 ms, ≤ 6.6 GB", scan=False),
+    Row("B/16", POD, 16_384, "98 ms, 6.60 GB (no scan, FSDP)", "≤ 92 ms, ≤ 6.6 GB"),
+    Row("B/16", POD, 16_384, "131 ms, 0.99 GB (scan, full remat)", "≤ 115 ms, ≤ 3 GB", remat="mlp"),
+    Row("B/16", POD, 32_768, "273 ms, 12.8 GB", "≤ 225 ms, ≤ 8 GB", parts=(8, 1)),
+    Row("B/16", SMALL, 16_384, "3,896 ms, 15.5 GB", "≤ 2,200 ms, ≤ 8 GB", sets=("mesh.fsdp=8", "micro_batches=16")),
+    Row("B/16", SMALL, 32_768, "does not fit", "fits, ≤ 4,500 ms", sets=("mesh.fsdp=8", "micro_batches=32")),
+    Row("L/16", POD, 16_384, "404 ms, 2.03 GB, 9.2 GB wire", "≤ 375 ms, ≤ 4 GB wire"),
+    Row("L/16", SMALL, 16_384, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=16", "micro_batches=32")),
+    Row("L/16", SMALL, 32_768, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=16", "micro_batches=64")),
+    Row("B/16", POD, 1_048_576, "", "< 16 GB", sets=("mesh.fsdp=8", "micro_batches=64")),
+)
+
+
+def main() -> None:
+    """Parses the command line, plans, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose name begins so; the page then holds them alone")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/plan_siglip"))
+    parser.add_argument("--big-vision", type=pathlib.Path, help="a checkout of google-research/big_vision")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if row.name.startswith(options.only)]
+    if not rows:
+        parser.exit(2, f"benchmarks.plan_siglip: no row begins with {options.only!r}; see ROWS in the file.\n")
+    options.workdir.mkdir(parents=True, exist_ok=True)
+    plans = []
+    for row in rows:
+        plans.append(made(["-m", "mmjax", *row.command()], options.workdir))
+        print(line(row, plans[-1]), flush=True)
+    peer = None
+    if options.big_vision:
+        script = str(ROOT / "benchmarks" / "big_vision_step.py")
+        peer = made([script, str(options.big_vision.absolute()), "B/16", POD, "16384"], options.workdir)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "plan_siglip.md").write_text(document(rows, plans, peer))
+
+
+def made(command: Sequence[str], workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON object that python prints for command; the same of the same code is run once."""
+    sources = sorted([*ROOT.glob("mmjax/**/*.py"), *ROOT.glob("benchmarks/big_vision_step.py"), ROOT / "configs/siglip.py"])
+    code = b"".join(path.read_bytes() for path in sources)
+    key = hashlib.sha256(repr((command, versions())).encode() + code).hexdigest()[:16]
+    store = workdir / f"{key}.json"
+    if not store.exists():
+        here = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=os.environ | here, stdout=subprocess.PIPE, text=True)
+        if done.returncode not in (0, 1):  # 1: it does not fit, and says so
+            raise SystemExit(f"benchmarks.plan_siglip: `python {shlex.join(command)}` failed, see above.")
+        store.write_text(json.dumps(json.loads(done.stdout)))
+    return json.loads(store.read_text())
+
+
+def line(row: Row, plan: dict[str, Any]) -> str:
+    """Returns the row of the table."""
+    wire = sum(one["wire_bytes"] for one in plan["collectives"].values()) / 1e9
+    fits = plan["fits"]
+    cells = [
+        f"{row.variant}, {plan['devices']}, {row.batch:,}",
+        row.peer,
+        row.goal,
+        f"{1e3 * plan['compute_seconds']:,.1f} ms" if fits else "does not fit",
+        f"{plan['memory']['needed'] / 1e9:.2f} GB",
+        f"{wire:.2f} GB" if fits else "",
+        f"{100 * plan['mfu_without_communication']:.1f} %" if fits else "",
+        f"{100 * plan['mfu_with_communication']:.1f} %" if fits else "",
+        f"{plan['compile_seconds']:.0f} s",
+        row.setting,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADS = (
+    "model, chips, batch",
+    "big_vision, recorded",
+    "goal",
+    "step",
+    "needed HBM",
+    "wire",
+    "MFU, computation alone",
+    "MFU, no overlap",
+    "compiled in",
+    "setting",
+)
+
+
+def document(rows: Sequence[Row], plans: Sequence[dict[str, Any]], peer: dict[str, Any] | None) -> str:
+    """Returns the Markdown page."""
+    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *map(line, rows, plans)]
+    found = ", ".join(f"{name} {version}" for name, version in versions().items())
+    parts = [
+        "# SigLIP ViT/16 on TPU v5e, as the compiler sees it",
+        "224 pixels, 64 text tokens, vocabulary 32,000. Step: the compiler's cycles at the published clock, without "
+        "communication. Needed HBM: arguments, outputs, temporaries and code of one device (10⁹ bytes). Wire: what one "
+        "device sends in a step by ring algorithms. Nothing here was run on a TPU.",
+        "\n".join(lines),
+    ]
+    if peer:
+        parts.append(
+            f"big_vision's model of {rows[0].variant} at 16,384 (scanned, full remat), compiled by the same run: "
+            f"{1e3 * peer['compute_seconds']:,.1f} ms, {peer['needed'] / 1e9:.2f} GB, "
+            f"{peer['wire_bytes'] / 1e9:.2f} GB wire, compiled in {peer['compile_seconds']:.0f} s."
+        )
+    parts.append(f"Made by `python -m benchmarks.plan_siglip` (Python {platform.python_version()}, {found}).\n")
+    return "\n\n".join(parts)
+
+
+def versions() -> dict[str, str]:
+    """Returns package -> version of what the figures depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+if __name__ == "__main__":
+    main()
