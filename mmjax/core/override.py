@@ -80,7 +80,7 @@ def _assign(node: Any, name: str, value: Any) -> None:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # all that ast.literal_eval names
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
