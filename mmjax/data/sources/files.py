@@ -90,6 +90,16 @@ def _signed(stat: os.stat_result) -> Signature:
     return stat.st_size, str(stat.st_mtime_ns)
 
 
+def check_unchanged(path: str, signed: Signature, now: Signature) -> None:
+    """Raises BadRecord, 'changed_file', where the file is not the one that was signed."""
+    if now != signed:
+        what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
+        raise BadRecord(
+            "changed_file",
+            f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
+        )
+
+
 def read(path: str, missing: str) -> bytes:
     """Returns the bytes of a whole file.
 
@@ -170,13 +180,8 @@ class RangeReader:
         return data
 
     def _check(self, path: str, now: Signature | None) -> None:
-        signed = self._signatures.get(path, now)
-        if now != signed:
-            what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
-            raise BadRecord(
-                "changed_file",
-                f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
-            )
+        if path in self._signatures:
+            check_unchanged(path, self._signatures[path], now)
 
     def _descriptor(self, path: str) -> _Descriptor:
         with self._lock:
