@@ -132,6 +132,11 @@ def join(root: str, path: str) -> str:
     return path if is_remote(path) else os.path.join(root, path)
 
 
+def leaves(path: str) -> bool:
+    """Says whether a relative path leads out of the folder that it starts from ('../a', 'b/../../a')."""
+    return not is_remote(path) and os.path.normpath(path).split(os.sep)[0] == os.pardir
+
+
 def walk(root: str) -> list[str]:
     """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
     if is_remote(root):
