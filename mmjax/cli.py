@@ -63,16 +63,27 @@ def _step(text: str) -> int | str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal and saved."""
+    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal and saved.
+
+    In a job of several processes 69: another process is gone.
+    """
     options = parser().parse_args(arguments)
     quiet_and_cached()
+    import jax
+
+    from mmjax.core import distributed
     from mmjax.training.stop import EXIT_CODE, Interrupted
 
     try:
         return {"train": train, "evaluate": evaluate, "plan": planning.main, "doctor": doctor}[options.command](options)
     except UserError as error:
         print(f"mmjax: {error}", file=sys.stderr)
-        return 2
+        return distributed.leave(2)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(f"mmjax: {distributed.step_failed(error)}", file=sys.stderr)
+        return distributed.leave(distributed.LOST_PEER)
     except Interrupted as stopped:
         print(f"mmjax: {stopped}", file=sys.stderr)
         return EXIT_CODE

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+
 import jax
 
+from mmjax.core import herald
 from mmjax.core.errors import UserError
+
+HEARTBEAT = 40
+"""Seconds of silence after which a process counts as gone; the others then stop. Sent by C++, whatever Python does."""
+
+LINGER = 15
+"""Seconds that a process which fails waits for the others to end with it."""
+
+LOST_PEER = 69
+"""What a process exits with when it stops because another one is gone (EX_UNAVAILABLE), where Python can choose."""
 
 
 def join(
@@ -14,6 +31,8 @@ def join(
     detect: bool = False,
 ) -> None:
     """Joins this process to the others of its job; does nothing where nothing is given.
+
+    When one of them dies, the others end within a minute with a sentence: see core.herald.
 
     Args:
       coordinator: HOST:PORT of process 0, which all processes name.
@@ -39,7 +58,8 @@ def join(
             f"--process-id {process_id} must be from 0 to {num_processes - 1}: --num-processes is {num_processes}."
         )
     try:
-        jax.distributed.initialize(*given)
+        jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM; training.stop has its own
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT)
     except (ValueError, RuntimeError) as error:
         if detect:
             raise UserError(
@@ -47,3 +67,49 @@ def join(
                 f"(mpirun) by their environment; else give --coordinator HOST:PORT and the rest ({error})."
             ) from error
         raise UserError(f"process {process_id} of {num_processes} cannot join: {error}") from error
+    if jax.process_count() > 1:
+        _start_herald(jax.process_index(), jax.process_count())
+
+
+def _start_herald(process: int, count: int) -> None:
+    """Leads what C++ writes to standard error through a herald; what Python writes goes where it went."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    command = [sys.executable, "-I", "-S", herald.__file__, str(process), str(count)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    os.dup2(child.stdin.fileno(), 2)
+    child.stdin.close()
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    with contextlib.suppress(OSError):  # the herald was killed
+        os.write(2, herald.LEFT + b"\n")
+
+
+def leave(code: int) -> int:
+    """Returns code, with which a process that failed is about to exit; the others are not waited for without end.
+
+    At exit jax waits for all processes of the job, for minutes. Those that failed alike come at once; others may wait
+    for this one in their turn, so it goes after LINGER seconds, and they notice.
+    """
+    if jax.distributed.is_initialized():
+        timer = threading.Timer(LINGER, _exit, [code])
+        timer.daemon = True
+        timer.start()
+    return code
+
+
+def _exit(code: int) -> None:
+    _leave()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def step_failed(error: Exception) -> str:
+    """Returns a sentence on an error of the jax runtime in a job of several processes."""
+    first = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} stops: a step failed, most likely since another "
+        f"process of the job is gone ({first}). Start all of them again with the same command: the job goes on from "
+        "its last complete checkpoint."
+    )

@@ -80,6 +80,8 @@ def damage(folder: epath.Path, under: str = "", share: tuple[int, int] = (0, 1))
         wanted = {name: (int(size), int(crc)) for name, (size, crc) in sorted(files.items()) if name.startswith(under)}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return f"{MANIFEST}, the list of its files, cannot be read: {error}"
+    if strange := [name for name in wanted if os.path.isabs(name) or os.pardir in name.split("/")]:
+        return f"{MANIFEST}, the list of its files, names {strange[0]!r}, which is not in its folder"
     mine = list(wanted)[share[0] :: share[1]]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for step in (_wrong_size, _wrong_sum):  # sizes first: they cost nothing

@@ -9,9 +9,9 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import BadRecord
-from mmjax.data.sources import ManifestSource, WebDatasetSource
+from mmjax.data.sources import ManifestSource, TfdsSource, WebDatasetSource
 from mmjax.data.text import TextTransform
-from tests.data.test_sources import tar
+from tests.data.test_sources import Captions, tar
 
 
 def shard(path, word: str) -> str:
@@ -110,3 +110,30 @@ def test_a_remote_shard_is_looked_at_when_it_is_first_read(tmp_path):
     tar(tmp_path / "1.tar", [("0.jpg", b"x"), *((f"{i}.txt", b"else") for i in range(60))])
     store.put(str(tmp_path / "1.tar"), "/changing/1.tar")
     assert words(source) == {"changed_file"}
+
+
+@pytest.mark.parametrize("damage", ["truncate", "replace", "write_over"])
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_array_record_shard_that_changes_gives_nothing_else(tmp_path, damage, opened):
+    """Cut, it would give empty records; replaced, records of another file to whoever had not opened the first."""
+    builder = Captions(data_dir=str(tmp_path), file_format="array_record")
+    builder.download_and_prepare()
+    source = TfdsSource("mmjax_test_captions", data_dir=str(tmp_path), columns={"caption": "captions/text"})
+    both = TfdsSource("mmjax_test_captions", "train+validation", str(tmp_path), {"caption": "captions/text"})
+    before = [both.read(index) for index in range(12)] if opened else []
+    (path,) = builder.data_path.glob("*train*")
+    if damage == "truncate":
+        os.truncate(path, 100)
+    else:
+        new = path.with_suffix(".new")
+        new.write_bytes(path.read_bytes())
+        os.utime(new, ns=(1, 1))
+        os.replace(new, path) if damage == "replace" else path.write_bytes(new.read_bytes())
+    for index in range(6):
+        for each in (source, both):
+            with pytest.raises(BadRecord, match=r"changed_file.*train\.array_record.*put it back"):
+                each.read(index)
+    assert not opened or [both.read(index) for index in range(6, 12)] == before[6:]
+    pipeline = Pipeline(source, {"text": TextTransform(tokenizer="bytes")}, batch_size=2)
+    with pytest.raises(UserError, match=r"max_bad_share=1.00%.*changed_file"):
+        next(pipeline.train())

@@ -1,11 +1,14 @@
 """A store that fails: reads are tried again after growing pauses, then a sentence names the address and the reason."""
 
+import threading
+
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from mmjax.core.errors import UserError
 from mmjax.data.sources import FolderSource, ManifestSource, WebDatasetSource, remote
+from mmjax.data.sources.files import opened
 from tests.data.test_sources import outcomes, tar
 
 
@@ -16,6 +19,8 @@ class Flaky(MemoryFileSystem):
     cachable = False
     store, pseudo_dirs = {}, [""]
     failures, calls = 0, {}
+    never = threading.Event()  # set at a test's end
+    hangs = False  # instead of failing
 
     @classmethod
     def _strip_protocol(cls, path):
@@ -23,6 +28,8 @@ class Flaky(MemoryFileSystem):
 
     def _fail(self, kind):
         Flaky.calls[kind] = Flaky.calls.get(kind, 0) + 1
+        if Flaky.calls[kind] <= Flaky.failures and Flaky.hangs:
+            Flaky.never.wait()
         if Flaky.calls[kind] <= Flaky.failures:
             raise ConnectionResetError(f"reset while {kind}")
 
@@ -97,6 +104,64 @@ def test_time_is_bounded_too(pauses):
 
     with pytest.raises(UserError, match=r"^s3://x/y cannot be read: 2 attempts in 40\d seconds .*no answer"):
         remote.retried(slow, "s3://x/y")
+
+
+@pytest.fixture
+def hanging(store, monkeypatch):
+    """Reads that would fail never return instead; an attempt is given up after a twentieth of a second."""
+    monkeypatch.setattr(Flaky, "hangs", True)
+    monkeypatch.setattr(Flaky, "never", threading.Event())
+    monkeypatch.setitem(remote.retried.__kwdefaults__, "attempt_seconds", 0.05)
+    yield
+    Flaky.never.set()
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_reads_that_never_return_are_given_up_and_tried_again(kind, hanging, pauses, tmp_path):
+    Flaky.failures = 2
+    assert outcomes(OPEN[kind](tmp_path)) == [(b"x", ["t"])]
+    assert len(pauses) >= 2
+
+
+@pytest.mark.parametrize("kind", OPEN)
+def test_a_store_that_never_answers_is_a_sentence(kind, hanging, pauses, tmp_path):
+    source = OPEN[kind](tmp_path)
+    pauses.clear()
+    Flaky.failures = 10**9
+    with pytest.raises(UserError, match=r"^flaky://d/\S+ cannot be read: 6 attempts .*no answer within 0.05 seconds"):
+        source.read(0)
+    assert len(pauses) == 5
+
+
+def test_an_attempt_that_was_given_up_moves_nothing_for_the_next(hanging):
+    """The late read of the first attempt would leave the file at another place under the second's hands."""
+    files = fsspec.filesystem("flaky")
+    files.pipe_file("/d/long", bytes(range(256)) * 1000)
+    used, late = [], threading.Event()
+
+    class Late:
+        def __init__(self, file):
+            self._file = file
+            used.append(self)
+
+        def seek(self, *args):
+            return self._file.seek(*args)
+
+        def read(self, size):
+            if len(used) == 1:
+                late.wait()
+            return self._file.read(size)
+
+        def close(self):
+            self._file.close()
+
+    file = opened("flaky://d/long")
+    used.clear()
+    file.raw._file, reopen = Late(file.raw._file), file.raw._reopen
+    file.raw._reopen = lambda: Late(reopen())
+    assert file.read() == bytes(range(256)) * 1000
+    late.set()
+    assert len(used) == 2
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError, ValueError])

@@ -450,6 +450,46 @@ def test_manifest_root_and_absolute_paths(tmp_path):
     assert outcomes(source) == [(b"a", ["x"]), (b"a", ["y"])]
 
 
+def test_a_relative_path_stays_in_its_folder(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (tmp_path / "d" / "a.jpg").write_bytes(b"a")
+    away = ["../secret.jpg", "../d/a.jpg", "x/../../secret.jpg", " ../other.jpg ", "..", "./../secret.jpg"]
+    inside = ["a.jpg", "./a.jpg", "x/../a.jpg", "..a.jpg", f"{tmp_path}/secret.jpg"]
+    rows = [{"image": path, "caption": "x"} for path in inside + away]
+    (tmp_path / "d" / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "d" / "x").mkdir()
+    for root in (None, str(tmp_path / "d")):
+        found = outcomes(ManifestSource(str(tmp_path / "d" / "m.jsonl"), root=root))
+        assert [each[0] if isinstance(each, tuple) else each for each in found] == (
+            [b"a"] * 3 + ["missing_image", b"secret"] + ["path_outside"] * len(away)
+        )
+    (tmp_path / "d" / "n.jsonl").write_text(json.dumps({"image": "../secret.jpg", "caption": "x"}) + "\n")
+    with pytest.raises(UserError, match=r"None of the first 1 files .*stay in it; an absolute path"):
+        ManifestSource(str(tmp_path / "d" / "n.jsonl"))
+
+
+def test_the_names_in_a_tar_lead_nowhere(tmp_path):
+    """They are labels: nothing is opened or written by them, links included."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    path = tmp_path / "d" / "a.tar"
+    with tarfile.open(path, "w") as file:
+        for name in ("../secret", f"{tmp_path}/secret", "link/secret"):
+            for suffix, data in ((".jpg", b"mine"), (".txt", b"t")):
+                info = tarfile.TarInfo(name + suffix)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, ".."
+        file.addfile(link)
+    before = sorted(tmp_path.rglob("*"))
+    found = outcomes(WebDatasetSource(str(path), cache_dir=str(tmp_path / "cache")))
+    assert found == [(b"mine", ["t"])] * 3 and (tmp_path / "secret.jpg").read_bytes() == b"secret"
+    kept = [each for each in tmp_path.rglob("*") if tmp_path / "cache" not in (each, *each.parents)]
+    assert sorted(kept) == before
+
+
 # ---------------------------------------------------------------- folders
 
 

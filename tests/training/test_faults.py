@@ -104,6 +104,18 @@ def test_a_list_that_is_damaged_itself_is_damage(two):
     path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("name", ["../1/meta/metadata", "/etc/hostname", "state/../../1/meta/metadata"])
+def test_a_list_that_names_a_file_of_elsewhere_is_damage_and_opens_nothing(two, name, monkeypatch):
+    path = two / "checkpoints" / "2" / integrity.MANIFEST
+    whole = path.read_bytes()
+    listed = json.loads(whole)
+    listed["files"] |= {name: [1, 1]}
+    path.write_text(json.dumps(listed))
+    monkeypatch.setattr(integrity, "_wrong_size", lambda *_: pytest.fail("it was looked for"))
+    assert f"names '{name}', which is not in its folder" in integrity.damage(epath.Path(path.parent))
+    path.write_bytes(whole)
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_and_the_step_is_saved_again(copy):
     workdir, told = copy(), []
     flip_value(workdir, 2)

@@ -1,17 +1,20 @@
 """The loop: what a run leaves behind, exact restart, stopping on a signal and on numbers that are not finite."""
 
+import dataclasses
 import io
 import json
 import signal
 
 import fiddle as fdl
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from mmjax.core.errors import UserError
 from mmjax.core.trees import flatten
+from mmjax.tasks.contrastive import Contrastive
 from mmjax.training import loop, stop
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
 from mmjax.training.loop import fit
@@ -107,6 +110,50 @@ def test_numbers_that_are_not_finite_stop_the_run_with_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"not finite in the last 3 steps.*last good checkpoint is step \d"):
         fit(config, tmp_path, Console(file=io.StringIO()))
     assert all(np.isfinite(leaf).all() for leaf in final(tmp_path).values())
+
+
+@jax.custom_vjp
+def poisoned(values, bad):
+    """Returns values; their gradient is NaN where bad is true."""
+    return values
+
+
+poisoned.defvjp(lambda values, bad: (values, bad), lambda bad, ct: (jnp.where(bad, jnp.nan, ct), None))
+
+
+@dataclasses.dataclass(frozen=True)
+class NanGradient(Contrastive):
+    """The loss is what it was, its gradient is NaN in every batch that has one of the records."""
+
+    records: tuple[int, ...] = ()
+
+    def loss(self, by_example, shared, batch):
+        found = super().loss(by_example, shared, batch)
+        bad = jnp.isin(batch.group, jnp.array(self.records)).any()
+        return found.replace(values=poisoned(found.values, bad))
+
+
+def test_gradients_alone_that_are_nan_are_skipped_and_counted_over_a_restart(tmp_path):
+    """64 records in batches of 16: record 5 is in one step of four."""
+    settings = {"task": fdl.Config(NanGradient, records=(5,)), "evaluations": {}, "max_skipped_in_row": 2}
+    for duration in (6, 12):  # the second goes on from the first
+        train(tmp_path, duration=duration, **settings)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    skipped = [record["skipped_in_row"] for record in records]
+    assert records[-1]["step"] == 12 and records[-1]["skipped"] == 3 == sum(skipped)
+    assert [record["grad_norm"] == "nan" for record in records] == [each == 1 for each in skipped]
+    assert all(np.isfinite(record["loss"]) for record in records)
+    assert all(np.isfinite(leaf).all() for leaf in final(tmp_path).values())
+
+
+def test_gradients_that_stay_nan_stop_the_run_after_n_steps(tmp_path):
+    every = fdl.Config(NanGradient, records=tuple(range(64)))
+    with pytest.raises(UserError, match=r"^step 4: .*not finite in the last 4 steps.*good checkpoint is step \d"):
+        train(tmp_path, duration=12, task=every, evaluations={}, max_skipped_in_row=4)
+    fresh = train(tmp_path / "fresh", duration=2, task=every, evaluations={})
+    assert "initialised from scratch" in fresh
+    for name, leaf in final(tmp_path / "fresh").items():
+        np.testing.assert_array_equal(final(tmp_path)[name], leaf, err_msg=name)
 
 
 def test_a_config_that_does_not_fit_the_checkpoint_says_so(whole):

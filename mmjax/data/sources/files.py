@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord
-from mmjax.data.sources.remote import is_remote, located, retried
+from mmjax.data.sources.remote import LISTING, is_remote, located, retried
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -90,6 +90,16 @@ def _signed(stat: os.stat_result) -> Signature:
     return stat.st_size, str(stat.st_mtime_ns)
 
 
+def check_unchanged(path: str, signed: Signature, now: Signature) -> None:
+    """Raises BadRecord, 'changed_file', where the file is not the one that was signed."""
+    if now != signed:
+        what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
+        raise BadRecord(
+            "changed_file",
+            f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
+        )
+
+
 def read(path: str, missing: str) -> bytes:
     """Returns the bytes of a whole file.
 
@@ -122,11 +132,17 @@ def join(root: str, path: str) -> str:
     return path if is_remote(path) else os.path.join(root, path)
 
 
+def leaves(path: str) -> bool:
+    """Says whether a relative path leads out of the folder that it starts from ('../a', 'b/../../a')."""
+    return not is_remote(path) and os.path.normpath(path).split(os.sep)[0] == os.pardir
+
+
 def walk(root: str) -> list[str]:
     """Returns the files below a folder, as sorted paths from it; nothing hidden, no links to folders."""
     if is_remote(root):
         fs, inner = located(root)
-        found = [os.path.relpath(path, inner) for path in retried(lambda: fs.find(inner), root)]
+        below = retried(lambda: fs.find(inner), root, attempt_seconds=LISTING)
+        found = [os.path.relpath(path, inner) for path in below]
     else:
         found = [os.path.relpath(os.path.join(f, name), root) for f, _, names in os.walk(root) for name in names]
     return sorted(path for path in found if not any(part.startswith(".") for part in path.split(os.sep)))
@@ -169,13 +185,8 @@ class RangeReader:
         return data
 
     def _check(self, path: str, now: Signature | None) -> None:
-        signed = self._signatures.get(path, now)
-        if now != signed:
-            what = f"{signed[0]:,} bytes, now {now[0]:,}" if now[0] != signed[0] else f"of {signed[1]}, now of {now[1]}"
-            raise BadRecord(
-                "changed_file",
-                f"{path} was changed or replaced since it was indexed (it was {what}): put it back, or start again.",
-            )
+        if path in self._signatures:
+            check_unchanged(path, self._signatures[path], now)
 
     def _descriptor(self, path: str) -> _Descriptor:
         with self._lock:
@@ -193,8 +204,9 @@ class _Remote(io.RawIOBase):
     def __init__(self, path: str):
         self._path = path
         fs, inner = located(path)
-        self._file = retried(lambda: fs.open(inner, "rb"), path)
-        self._at = 0
+        self._reopen = lambda: fs.open(inner, "rb")
+        self._file = retried(self._reopen, path)
+        self._size, self._at = self._file.seek(0, io.SEEK_END), 0
 
     def readable(self) -> bool:
         """Returns True."""
@@ -206,26 +218,30 @@ class _Remote(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Returns the new place."""
-        if whence == io.SEEK_CUR:
-            offset, whence = self._at + offset, io.SEEK_SET
-        self._at = self._file.seek(offset, whence)
-        return self._at
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError(f"{self._path}: byte {at} is before the first")
+        self._at = at
+        return at
 
     def readinto(self, buffer: memoryview) -> int:
         """Fills buffer from here and returns how many bytes there were."""
+        at, size = self._at, len(buffer)
 
-        def read() -> bytes:
-            self._file.seek(self._at)
-            return self._file.read(len(buffer))
+        def read() -> tuple[BinaryIO, bytes]:
+            file, self._file = self._file, None  # an attempt that fails, or never returns, keeps its file to itself
+            file = file or self._reopen()
+            file.seek(at)
+            return file, file.read(size)
 
-        data = retried(read, self._path)
+        self._file, data = retried(read, self._path)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 
     def close(self) -> None:
         """Closes the file."""
-        if not self.closed:
+        if not self.closed and self._file is not None:
             self._file.close()
         super().close()
 
@@ -266,4 +282,5 @@ def _glob(path: str) -> list[str]:
     if not is_remote(path):
         return sorted(glob.glob(path, recursive=True))
     fs, inner = located(path)
-    return sorted(fs.unstrip_protocol(found) for found in retried(lambda: fs.glob(inner), path))
+    found = retried(lambda: fs.glob(inner), path, attempt_seconds=LISTING)
+    return sorted(fs.unstrip_protocol(each) for each in found)

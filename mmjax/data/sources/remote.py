@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +21,9 @@ _DRIVERS = {
 
 
 _Result = TypeVar("_Result")
+LISTING = 1800.0
+"""Seconds that one attempt to list a folder or a pattern may take: a store answers with a thousand names at a time."""
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError, UserError)
 """What another try would not mend; all else that a driver raises is taken for passing trouble of the store."""
 
@@ -29,16 +34,21 @@ def retried(
     *,
     attempts: int = 6,
     seconds: float = 300.0,
+    attempt_seconds: float = 120.0,
     sleep: Callable[[float], None] | None = None,
     clock: Callable[[], float] | None = None,
 ) -> _Result:
     """Returns call(), tried again where a store fails: after about 1, 2, 4, ... seconds, half of it by chance.
+
+    An attempt that does not return is given up and left to its thread, which may still be at it: what call uses, two
+    threads must be able to use.
 
     Args:
       call: reads from the store, with no effect that counts twice.
       path: what is read, for the message.
       attempts: at most.
       seconds: after which no other attempt starts.
+      attempt_seconds: after which an attempt counts as failed; long enough for a large file over a slow line.
       sleep, clock: None is the time module's.
 
     Raises:
@@ -48,7 +58,7 @@ def retried(
     began = clock()
     for attempt in range(1, attempts + 1):
         try:
-            return call()
+            return _within(attempt_seconds, call)
         except _FINAL:
             raise
         except Exception as error:  # each driver has errors of its own, not all of them an OSError
@@ -61,6 +71,26 @@ def retried(
                 ) from error
             sleep(pause)
     raise AssertionError("attempts is at least 1")
+
+
+def _within(seconds: float, call: Callable[[], _Result]) -> _Result:
+    """Returns call() of a thread of its own; raises TimeoutError where it takes longer than seconds."""
+    answers: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:  # raised again below, in the thread that asked
+            answers.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+    if error is not None:
+        raise error
+    return answer
 
 
 def is_remote(path: str) -> bool:

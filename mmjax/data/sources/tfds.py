@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -17,6 +19,8 @@ import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import columns as columns_lib
+from mmjax.data.sources.files import check_unchanged, signature
+from mmjax.data.sources.remote import is_remote
 
 Feature = tfds.features.FeatureConnector
 _FORMAT = file_adapters.FileFormat.ARRAY_RECORD
@@ -66,17 +70,28 @@ class TfdsSource:
         labels = {column: self._features[path] for column, path in self.mapping.items()}
         self.classes = {c: f.names for c, f in labels.items() if _is_class(f)}
         self._records = _opened(builder, self.split)
+        parts = builder.info.splits[self.split].file_instructions
+        self._files = [os.fspath(part.filename) for part in parts]
+        self._ends = list(itertools.accumulate(part.take for part in parts))
+        self._signatures = {path: signature(path) for path in self._files if not is_remote(path)}
 
     def __len__(self) -> int:
         return len(self._records)
 
     def read(self, index: int) -> Record:
-        """Returns record index; thread-safe."""
+        """Returns record index; thread-safe. Only of the very file that was there when the source was made."""
         try:
             example = self._records[index]
         except (DecodeError, ValueError, RuntimeError) as e:
+            self._check_file(index)
             raise BadRecord("unreadable_record", f"{self.label(index)}: {e}") from e
+        self._check_file(index)  # after the read: a file that is cut gives empty records without an error
         return {column: self._value(example, column, index) for column in self.mapping}
+
+    def _check_file(self, index: int) -> None:
+        path = self._files[bisect.bisect_right(self._ends, index)]
+        if not is_remote(path):  # one look a record is nothing here, and a request there
+            check_unchanged(path, self._signatures[path], signature(path))
 
     def label(self, index: int) -> str:
         """Returns 'tfds:coco_captions/2014/1.1.0:train[17]'."""
