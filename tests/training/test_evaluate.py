@@ -161,11 +161,19 @@ import jax, numpy as np
 from mmjax.core.mesh import make_mesh
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.transforms import ImageTransform, TextTransform
+from mmjax.evaluation import retrieval
 from mmjax.evaluation.evaluator import RetrievalEvaluator
 from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Evaluation
 from tests.training.tiny import ColourSource
 
+ranked, count_rivals = [], retrieval.count_rivals
+
+def spy(*args):
+    ranked.append(args[-1].size)  # devices that the queries are cut over
+    return count_rivals(*args)
+
+retrieval.count_rivals = spy
 count, lock = collections.Counter(), threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +196,7 @@ def embed(batch):
 
 with jax.set_mesh(mesh):
     metrics = evaluate(bound, jax.jit(embed, out_shardings=jax.sharding.NamedSharding(mesh, jax.P(("data", "fsdp")))))
-print("found", json.dumps([metrics, sorted(count.elements())]))
+print("found", json.dumps([metrics, sorted(count.elements()), ranked]))
 """
 
 
@@ -199,5 +207,6 @@ def test_two_processes_read_their_parts_and_find_the_same():
     assert outputs[0][0] == outputs[1][0] == pytest.approx(alone[0], abs=1e-9)
     first, second = (output[1] for output in outputs)
     assert sorted(first + second) == alone[1]
+    assert outputs[0][2] == outputs[1][2] == alone[2] == [2, 2]
     assert len(alone[1]) == 4 * 22
     assert max(len(first), len(second)) <= 0.6 * len(alone[1])
