@@ -85,5 +85,5 @@ def test_core_dependencies_are_all_imported():
 
 
 def test_extras_are_those_of_the_readme():
-    names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity", "plan"}
+    names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity", "plan", "beam"}
     assert names == set(PROJECT["optional-dependencies"])

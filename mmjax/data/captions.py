@@ -40,6 +40,11 @@ def captions_of(source: Source, transform: TextTransform, records: Sequence[int]
             yield from pool.map(read, records[start : start + 1024])
 
 
+def caption_counts(source: Source, transform: TextTransform, records: Sequence[int]) -> np.ndarray:
+    """Returns [len(records)] int64, the usable captions of each record; see `captions_of`."""
+    return np.array([len(found) for found in captions_of(source, transform, records)], np.int64)
+
+
 def with_trained_tokenizer(transform: TextTransform, source: Source, max_records: int = 200_000) -> TextTransform:
     """Returns transform itself where it has a tokenizer, else with a BPE trained on the source's captions.
 
@@ -65,19 +70,22 @@ class CaptionView:
     """A source with one record for each caption of another: N captions to M pictures, as retrieval is evaluated.
 
     Its records are the source's with one caption in place of the list; their `group` is the picture's, so that
-    `Pipeline.eval_batches` over this view and over the source itself tell which caption belongs to which picture. Every
-    record is read once when the view is made; a bad record has no caption here.
+    `Pipeline.eval_batches` over this view and over the source itself tell which caption belongs to which picture. A bad
+    record has no caption here.
 
     Attributes:
       source: what is viewed.
       transform: whose column and normalisation say what a caption is.
+      counts: [len(source)] int, the captions of each record; None reads every record once, when the view is made.
     """
 
     source: Source
     transform: TextTransform = dataclasses.field(default_factory=TextTransform)
+    counts: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        counts = [len(found) for found in captions_of(self.source, self.transform, range(len(self.source)))]
+        everything = range(len(self.source))
+        counts = caption_counts(self.source, self.transform, everything) if self.counts is None else self.counts
         self.owner = np.repeat(np.arange(len(counts)), counts)  # [captions]
         self.place = np.arange(len(self.owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 

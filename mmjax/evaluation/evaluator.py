@@ -149,7 +149,7 @@ def _join(rows: list[dict[str, Any]]) -> Embedded:
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalEvaluator:
-    """Retrieval both ways between two modalities.
+    """Retrieval both ways between two modalities; under `jax.set_mesh` the ranking is cut over all its devices.
 
     Attributes:
       queries: one modality, by custom the one a person types.
@@ -204,4 +204,5 @@ class RetrievalEvaluator:
             b_mask=np.isin(queries.group, gallery.group),
             ks=tuple(self.ks),
             chunk=self.chunk,
+            mesh=None if (mesh := jax.sharding.get_mesh()).empty else mesh,
         )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mmjax.core.errors import UserError
@@ -67,7 +68,8 @@ def rank_counts(
       query_mask: [N] bool; False rows are left out of the result.
       gallery_mask: [M] bool; False rows are no candidates.
       chunk: rows of queries and of the gallery in one block of scores.
-      mesh: spreads the queries over all its devices, the gallery is on each; None runs where the arrays are.
+      mesh: spreads the queries over all its devices, the gallery is on each; None runs where the arrays are. Where it
+        is of several processes, each calls this with the same arrays of its own (numpy).
 
     Returns:
       RankCounts for the queries whose mask is True, in their order.
@@ -95,6 +97,8 @@ def rank_counts(
         )
     spans = start.astype(np.int32), end.astype(np.int32)
     higher, tied = count_rivals(_take(queries, keep), *spans, _take(gallery, candidates[order]), chunk, mesh)
+    if not higher.is_fully_addressable:
+        higher, tied = multihost_utils.process_allgather((higher, tied), tiled=True)
     return RankCounts(np.asarray(higher), np.asarray(tied))
 
 

@@ -10,14 +10,17 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Batch
-from mmjax.data.captions import CaptionView, Texts
+from mmjax.data.captions import CaptionView, Texts, caption_counts
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
+from mmjax.data.text import TextTransform
 from mmjax.data.transform import Transform
 from mmjax.evaluation.evaluator import Embed, collect
 from mmjax.training.experiment import Evaluation
@@ -118,8 +121,9 @@ class BoundEvaluation:
 
     @functools.cached_property
     def _captions(self) -> CaptionView:
-        """Made once, as it reads every record."""
-        return CaptionView(self.evaluation.source, self._transform(self.needs["captions"]))
+        """Made once, as every record is read for it: by each process its share."""
+        source, transform = self.evaluation.source, self._transform(self.needs["captions"])
+        return CaptionView(source, transform, _counts(source, transform))
 
     def _pipeline(self, source: Source, names: Iterable[str], targets: Mapping[str, Any] | None = None) -> Pipeline:
         return self.pipeline(
@@ -141,6 +145,20 @@ class BoundEvaluation:
                 f"It has {listed(self.transforms)}."
             )
         return self.transforms[modality]
+
+
+def _counts(source: Source, transform: TextTransform) -> np.ndarray:
+    """Returns [N] int, the captions of each record of source; each process reads a run of records, and tells all."""
+    processes = jax.process_count()
+    starts = [len(source) * number // processes for number in range(processes + 1)]
+    mine = range(starts[jax.process_index()], starts[jax.process_index() + 1])
+    counts = caption_counts(source, transform, mine)
+    if processes == 1:
+        return counts
+    padded = np.zeros(-(-len(source) // processes), np.int32)
+    padded[: len(counts)] = counts
+    rows = multihost_utils.process_allgather(padded)  # [processes, longest share]
+    return np.concatenate([row[:size] for row, size in zip(rows, np.diff(starts), strict=True)])
 
 
 MAKERS: Mapping[str, Callable[[BoundEvaluation, Embed, str], Any]] = {

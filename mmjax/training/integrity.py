@@ -24,7 +24,7 @@ from mmjax.core.errors import UserError, listed
 MANIFEST = "files.json"
 """In a step's folder: {"files": {path: [bytes, CRC-32]}} of all that its items hold."""
 
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20
 _THREADS = 8
 _LONGEST = 512
 

@@ -23,6 +23,7 @@ from mmjax.notebook.loaded import load
 from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Evaluation
 from mmjax.training.loop import fit
+from tests.devices import run_on_devices, run_on_hosts
 from tests.training.tiny import COLOURS, ColourSource, tiny_config
 
 
@@ -152,3 +153,60 @@ class Curious:
 def test_what_does_not_fit_is_said_before_training(evaluation, sentence):
     with pytest.raises(UserError, match=sentence):
         bound(evaluation)
+
+
+SHARED = """
+import collections, dataclasses, json, threading
+import jax, numpy as np
+from mmjax.core.mesh import make_mesh
+from mmjax.data.pipeline import Pipeline
+from mmjax.data.transforms import ImageTransform, TextTransform
+from mmjax.evaluation import retrieval
+from mmjax.evaluation.evaluator import RetrievalEvaluator
+from mmjax.training.evaluate import bind, evaluate
+from mmjax.training.experiment import Evaluation
+from tests.training.tiny import ColourSource
+
+ranked, count_rivals = [], retrieval.count_rivals
+
+def spy(*args):
+    ranked.append(args[-1].size)  # devices that the queries are cut over
+    return count_rivals(*args)
+
+retrieval.count_rivals = spy
+count, lock = collections.Counter(), threading.Lock()
+
+@dataclasses.dataclass(frozen=True)
+class Counted(ColourSource):
+    def read(self, index):
+        with lock:
+            count[index] += 1
+        return super().read(index)
+
+mesh = make_mesh()
+transforms = {"image": ImageTransform(size=16), "text": TextTransform(tokenizer="bytes", context_length=12)}
+evaluations = {"held_out": Evaluation(Counted(22), RetrievalEvaluator(), 8)}
+bound = bind(evaluations, transforms, Pipeline, mesh)
+count.clear()  # opening looks at a record
+
+def embed(batch):
+    flat = {name: stream.values.reshape(len(stream.values), -1) for name, stream in batch.streams.items()}
+    draw = {name: jax.random.normal(jax.random.key(0), (x.shape[1], 8)) for name, x in flat.items()}
+    return {name: x.astype("float32") @ draw[name] for name, x in flat.items()}
+
+with jax.set_mesh(mesh):
+    metrics = evaluate(bound, jax.jit(embed, out_shardings=jax.sharding.NamedSharding(mesh, jax.P(("data", "fsdp")))))
+print("found", json.dumps([metrics, sorted(count.elements()), ranked]))
+"""
+
+
+def test_two_processes_read_their_parts_and_find_the_same():
+    """Of 22 pictures with two captions each: one process reads each 4 times (a count, a picture, two captions)."""
+    alone = json.loads(run_on_devices(SHARED, 2).rpartition("found ")[2])
+    outputs = [json.loads(out.rpartition("found ")[2].splitlines()[0]) for out in run_on_hosts(SHARED, num_devices=1)]
+    assert outputs[0][0] == outputs[1][0] == pytest.approx(alone[0], abs=1e-9)
+    first, second = (output[1] for output in outputs)
+    assert sorted(first + second) == alone[1]
+    assert outputs[0][2] == outputs[1][2] == alone[2] == [2, 2]
+    assert len(alone[1]) == 4 * 22
+    assert max(len(first), len(second)) <= 0.6 * len(alone[1])
