@@ -82,7 +82,8 @@ def main() -> None:
     begin = time.monotonic()
     out_shardings = (*placed, NamedSharding(mesh, P()))
     with jax.set_mesh(mesh):
-        compiled = jax.jit(step, donate_argnums=(0, 1), out_shardings=out_shardings).lower(params, state, images, texts).compile()
+        jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=out_shardings)
+        compiled = jitted.lower(params, state, images, texts).compile()
     seconds = time.monotonic() - begin
     program, memory = parse(compiled.as_text()), compiled.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes

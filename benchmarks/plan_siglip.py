@@ -5,8 +5,8 @@
     python -m benchmarks.plan_siglip --big-vision CHECKOUT             # compiles the peer's step here, too
 
 Each row is one `python -m mmjax plan`, in a process of its own; what was planned before with the same code and versions
-is taken from WORKDIR. The peer's figures are those recorded for its commit 0127fb6 with jax 0.10.2 and libtpu 0.0.52, by
-the same reading of the compiler's program. Writes docs/results/plan_siglip.md.
+is taken from WORKDIR. The peer's figures are those recorded for its commit 0127fb6 with jax 0.10.2 and libtpu 0.0.52,
+by the same reading of the compiler's program. Writes docs/results/plan_siglip.md.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ class Row:
     @property
     def setting(self) -> str:
         """How it is set up, in a few words."""
-        how = ["scanned" if self.scan else "unrolled", f"remat {self.remat}", f"parts {self.parts[0]} and {self.parts[1]}"]
+        how = [
+            "scanned" if self.scan else "unrolled",
+            f"remat {self.remat}",
+            f"parts {self.parts[0]} and {self.parts[1]}",
+        ]
         return ", ".join([*how, *self.sets])
 
     def command(self) -> list[str]:
@@ -113,13 +117,16 @@ def main() -> None:
 
 def made(command: Sequence[str], workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the JSON object that python prints for command; the same of the same code is run once."""
-    sources = sorted([*ROOT.glob("mmjax/**/*.py"), *ROOT.glob("benchmarks/big_vision_step.py"), ROOT / "configs/siglip.py"])
+    sources = sorted(
+        [*ROOT.glob("mmjax/**/*.py"), *ROOT.glob("benchmarks/big_vision_step.py"), ROOT / "configs/siglip.py"]
+    )
     code = b"".join(path.read_bytes() for path in sources)
     key = hashlib.sha256(repr((command, versions())).encode() + code).hexdigest()[:16]
     store = workdir / f"{key}.json"
     if not store.exists():
         here = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, env=os.environ | here, stdout=subprocess.PIPE, text=True)
+        run = [sys.executable, *command]
+        done = subprocess.run(run, cwd=ROOT, env=os.environ | here, stdout=subprocess.PIPE, text=True)
         if done.returncode not in (0, 1):  # 1: it does not fit, and says so
             raise SystemExit(f"benchmarks.plan_siglip: `python {shlex.join(command)}` failed, see above.")
         store.write_text(json.dumps(json.loads(done.stdout)))

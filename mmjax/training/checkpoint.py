@@ -36,7 +36,7 @@ _FILE_BYTES = 256 << 20
 
 _CHUNK_BYTES = 8 << 20
 """The most of an array that is stored, and read, as one: the C library gives such a buffer again, and the system need
-not clear fresh memory for each, which took a third of the time of a restore."""
+not clear fresh memory for each, which is much of what a restore does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Checkpoints:
     Each step's folder holds `state` (TrainState as Orbax arrays), `meta` (JSON: the resolved config and the
     preprocessing spec with its tokenizer) and a list of its files with their checksums (training.integrity). A step's
     folder appears under its name only when all that is on the disk. Arrays are not compressed: zstd makes float32
-    weights 8 % smaller, and took ten times the processor time of all the rest of a save (benchmarks/checkpoint.py).
+    weights 8 % smaller and takes several times the processor time of the rest of a save (benchmarks/checkpoint.py).
 
     A checkpoint that is damaged is never restored. To write (with `keep`) renames those that are newer than the newest
     whole one; every process of a job must then open the folder. To read leaves all as it is and passes over them.
@@ -190,9 +190,8 @@ class Checkpoints:
         step = self._step(step)
         with self._readable(step):
             self._check(abstract, step)
-            found = self._manager.restore(step, args=ocp.args.Composite(state=_to_restore(_as_stored(abstract))))[
-                "state"
-            ]
+            args = ocp.args.Composite(state=_to_restore(_as_stored(abstract)))
+            found = self._manager.restore(step, args=args)["state"]
         balance = flatten(found.pop("balance", {}))
         return abstract.replace(**found, balance=map_with_path(lambda path, _: balance[path], abstract.balance))
 
