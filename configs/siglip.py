@@ -39,7 +39,14 @@ def get_config(variant: str = "B/16") -> fdl.Config:
     model = fdl.Config(
         MultimodalModel,
         encoders={
-            "image": fdl.Config(ImageEncoder, **sizes, pool="attention", activation="gelu_tanh", remat="core"),
+            "image": fdl.Config(
+                ImageEncoder,
+                **sizes,
+                pool="attention",
+                activation="gelu_tanh",
+                remat="core",
+                batch_parts=1 if smoke else 4,  # attention probabilities of 16 examples stay on a TPU's chip
+            ),
             "text": fdl.Config(
                 TextEncoder,
                 vocab_size=vocab_size,
