@@ -7,11 +7,12 @@ The model splits text; what stands around it (BOS, EOS, padding) is the recipe o
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,10 +63,8 @@ class RustModel:
     """A tokenizer.json run by the `tokenizers` library; special tokens written out in a text are plain text to it."""
 
     def __init__(self, text: str):
-        try:
+        with _refused("this JSON is not a tokenizer.json"):
             self.tokenizer = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the Rust library raises plain Exception
-            raise UserError(f"tokenizer: this JSON is not a tokenizer.json ({error}).") from None
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True
@@ -170,12 +169,13 @@ class Tokenizer:
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         try:
-            return self._model.encode(texts)
-        except Exception as error:  # the Rust library raises plain Exception
+            with _refused("a text cannot be encoded"):
+                return self._model.encode(texts)
+        except UserError:
             for text in texts:
                 if any("\ud800" <= character <= "\udfff" for character in text):
                     raise UserError(f"tokenizer: the text {text[:80]!r} holds half a character: not UTF-8.") from None
-            raise UserError(f"tokenizer: a text cannot be encoded: {error}") from error
+            raise
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the text of one row of ids, up to its EOS, without BOS and padding."""
@@ -209,12 +209,8 @@ class Tokenizer:
         value = _parsed(text)
         if isinstance(value, dict) and value.get("format") == FORMAT:
             return cls._from_ours(value, special)
-        try:
+        with _refused("this JSON is not a tokenizer.json"):
             return cls("tokenizers", text, special or _special_of(tokenizers.Tokenizer.from_str(text)))
-        except UserError:
-            raise
-        except Exception as error:  # the Rust library raises plain Exception
-            raise UserError(f"tokenizer: this JSON is not a tokenizer.json ({error}).") from None
 
     @classmethod
     def _from_ours(cls, value: dict[str, Any], special: SpecialTokens | None) -> Tokenizer:
@@ -308,6 +304,19 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"tokenizer: this is not JSON ({error}).") from None
+
+
+@contextlib.contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """Turns what the Rust library raises (plain Exception, and panics, which are none) into a sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"tokenizer: {what} ({error}).") from error
 
 
 def _byte_characters() -> list[str]:

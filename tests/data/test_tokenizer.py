@@ -156,6 +156,14 @@ def test_mistakes_are_sentences(tmp_path, name, message):
         Tokenizer.open(tmp_path / name)
 
 
+def test_a_panic_of_the_library_is_a_sentence():
+    stored = json.loads(Tokenizer.bytes().to_json())["model"]
+    stored["model"]["continuing_subword_prefix"] = "longer than any token"
+    stored["model"]["merges"] = [["a", "b"]]
+    with pytest.raises(UserError, match=r"not a tokenizer.json \(range end"):
+        Tokenizer.from_json(json.dumps(stored))
+
+
 def test_special_ids_must_be_in_the_vocabulary():
     with pytest.raises(UserError, match="eos=49407 is outside of the vocabulary of 259"):
         Tokenizer(BYTES.kind, BYTES.model, SpecialTokens(eos=49407))
