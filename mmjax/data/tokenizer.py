@@ -64,7 +64,7 @@ class RustModel:
 
     def __init__(self, text: str):
         with _refused("this JSON is not a tokenizer.json"):
-            self.tokenizer = tokenizers.Tokenizer.from_str(text)
+            self.tokenizer = _from_str(text)
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True
@@ -210,7 +210,7 @@ class Tokenizer:
         if isinstance(value, dict) and value.get("format") == FORMAT:
             return cls._from_ours(value, special)
         with _refused("this JSON is not a tokenizer.json"):
-            return cls("tokenizers", text, special or _special_of(tokenizers.Tokenizer.from_str(text)))
+            return cls("tokenizers", text, special or _special_of(_from_str(text)))
 
     @classmethod
     def _from_ours(cls, value: dict[str, Any], special: SpecialTokens | None) -> Tokenizer:
@@ -317,6 +317,27 @@ def _refused(what: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"tokenizer: {what} ({error}).") from error
+
+
+def _from_str(text: str) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of a tokenizer.json.
+
+    Raises:
+      ValueError: a merge does not fit the prefix of continued words; the Rust library would cut its text within a
+        character, and end the process.
+      Exception: whatever the library raises.
+    """
+    model = json.loads(text).get("model")
+    model = model if isinstance(model, dict) else {}
+    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges")
+    if prefix and isinstance(prefix, str) and isinstance(merges, list):
+        for merge in merges:
+            second = (merge.split(" ") if isinstance(merge, str) else merge or [""])[-1]
+            if not str(second).startswith(prefix):
+                raise ValueError(
+                    f"the merge {merge!r} does not continue a word: {second!r} lacks the prefix {prefix!r}"
+                )
+    return tokenizers.Tokenizer.from_str(text)
 
 
 def _byte_characters() -> list[str]:

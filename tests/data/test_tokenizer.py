@@ -156,11 +156,19 @@ def test_mistakes_are_sentences(tmp_path, name, message):
         Tokenizer.open(tmp_path / name)
 
 
+@pytest.mark.parametrize("prefix", ["B", "longer than any token"])
+def test_merges_at_which_the_library_would_crash_are_a_sentence(prefix):
+    stored = json.loads(Tokenizer.bytes().to_json())["model"]
+    stored["model"] |= {"continuing_subword_prefix": prefix, "merges": [["à", "¸"]]}
+    with pytest.raises(UserError, match=r"not a tokenizer.json .*\['à', '¸'\] does not continue a word"):
+        Tokenizer.from_json(json.dumps(stored))
+
+
 def test_a_panic_of_the_library_is_a_sentence():
     stored = json.loads(Tokenizer.bytes().to_json())["model"]
-    stored["model"]["continuing_subword_prefix"] = "longer than any token"
-    stored["model"]["merges"] = [["a", "b"]]
-    with pytest.raises(UserError, match=r"not a tokenizer.json \(range end"):
+    pieces = [{"SpecialToken": {"id": "<none>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    stored["post_processor"] = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": {}}
+    with pytest.raises(UserError, match="no entry found for key"):
         Tokenizer.from_json(json.dumps(stored))
 
 
