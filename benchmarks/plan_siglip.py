@@ -88,8 +88,8 @@ ROWS = (
     Row("B/16", SMALL, 16_384, "3,896 ms, 15.5 GB", "≤ 2,200 ms, ≤ 8 GB", sets=("mesh.fsdp=8", _MICRO[16])),
     Row("B/16", SMALL, 32_768, "does not fit", "fits, ≤ 4,500 ms", sets=("mesh.fsdp=8", _MICRO[32])),
     Row("L/16", POD, 16_384, "404 ms, 2.03 GB, 9.2 GB wire", "≤ 375 ms, ≤ 4 GB wire"),
-    Row("L/16", SMALL, 16_384, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=8", _MICRO[32])),
-    Row("L/16", SMALL, 32_768, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=8", _MICRO[64])),
+    Row("L/16", SMALL, 16_384, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=8", _MICRO[16])),
+    Row("L/16", SMALL, 32_768, "does not fit", "fits, MFU ≥ 33 %", sets=("mesh.fsdp=8", _MICRO[32])),
     Row("B/16", POD, 1_048_576, "", "< 16 GB", sets=("mesh.fsdp=8", _MICRO[64])),
 )
 

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Plans and prints; returns 0 where the step fits, 1 where it does not."""
+    import jax
     from rich.console import Console
 
     from mmjax.core.config import load_config
@@ -39,6 +40,7 @@ def main(options: argparse.Namespace) -> int:
     from mmjax.planning.topology import get_topology
 
     console = Console(stderr=options.json)
+    jax.config.update("jax_enable_compilation_cache", False)  # of programs for chips that are not here none can be read
     with quiet():
         topology = get_topology(options.topology)
     config = configured(load_config(options.config), topology, [*_settings(options), *options.set])
