@@ -134,8 +134,7 @@ def test_init_from_places_weights_over_two_hosts(tmp_path):
         import jax, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
         from mmjax.core.mesh import MeshShape, make_mesh
-        from mmjax.training import checkpoint
-from mmjax.training.checkpoint import InitFrom
+        from mmjax.training.checkpoint import InitFrom
         from tests.training.test_checkpoint import PARAMS
         mesh = make_mesh(MeshShape(data=1, fsdp=4))
         specs = {{"a": {{"kernel": P("fsdp")}}, "b": {{"kernel": P()}}}}
@@ -158,8 +157,7 @@ def test_restores_onto_another_mesh_and_onto_one_device(tmp_path):
         import jax, numpy as np
         from jax.sharding import NamedSharding, PartitionSpec as P
         from mmjax.core.mesh import MeshShape, make_mesh
-        from mmjax.training import checkpoint
-from mmjax.training.checkpoint import Checkpoints, Keep
+        from mmjax.training.checkpoint import Checkpoints, Keep
         from tests.training.test_checkpoint import PARAMS, state_at
         def placed(mesh, spec):
             state = state_at(4)
