@@ -87,3 +87,9 @@ def test_core_dependencies_are_all_imported():
 def test_extras_are_those_of_the_readme():
     names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity", "plan", "beam"}
     assert names == set(PROJECT["optional-dependencies"])
+
+
+def test_every_folder_of_the_package_is_in_a_wheel():
+    folders = {path.parent for path in (ROOT / "mmjax").rglob("*.py")}
+    assert len(folders) > 10
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]  # setuptools finds no others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -103,7 +104,8 @@ def _build(builder: tfds.core.DatasetBuilder) -> None:
     state = random.getstate()
     random.seed()  # TFDS names the folder it builds in by `random`: processes with one seed would share it
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is the caller's, such as `plan --json`
+            builder.download_and_prepare()
     except (OSError, ValueError):  # another process renamed its finished copy into place first
         if not builder.data_path.exists():
             raise

@@ -41,7 +41,7 @@ def test_held_out_is_md5_mod_10():
     assert sum(openmoji.held_out(str(i)) for i in range(1000)) == pytest.approx(100, abs=30)
 
 
-def test_builds_and_reads_back(few, tmp_path):
+def test_builds_and_reads_back(few, tmp_path, capsys):
     train = openmoji.OpenMojiSource("train", languages=("en", "de"), data_dir=str(tmp_path))
     test = openmoji.OpenMojiSource("test", data_dir=str(tmp_path))
     assert len(train) + len(test) == 40
@@ -54,6 +54,7 @@ def test_builds_and_reads_back(few, tmp_path):
     assert [openmoji.held_out(test.read(i)["caption"][0]) for i in range(len(test))] == [True] * len(test)
     assert train.label(3) == "openmoji:train[3]"
     assert sorted(p.name for p in (tmp_path / "openmoji").iterdir()) == ["1.0.0"]  # nothing half-built is left
+    assert capsys.readouterr().out == ""  # standard output is the caller's
 
 
 def test_a_second_process_that_finishes_first_wins(few, monkeypatch, tmp_path):
