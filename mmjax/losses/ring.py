@@ -1,8 +1,9 @@
 """The contrastive losses without the N x N logits: sharded over the batch axes, chunked within a device.
 
 Same values and gradients as `mmjax.losses.contrastive`. With K devices a device holds O(N / K) rows and one tile of
-chunk_size x chunk_size logits; the rows of the other side pass by on a ring of `ppermute`, and the backward pass
-computes each tile again. What travels is the embeddings in their own dtype, and float32 sums.
+chunk_size x chunk_size logits. The rows of the other side pass by on a ring of `ppermute`, in blocks that neighbours
+join while they are smaller than a chunk, and the backward pass computes each tile again. What travels is the embeddings
+in their own dtype, and float32 sums.
 """
 
 from __future__ import annotations

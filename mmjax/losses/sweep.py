@@ -1,14 +1,16 @@
 """All pairs of two sharded sets of rows, one tile at a time: a ring over devices, chunks within each.
 
-The home rows stay on their device. The away rows travel round the ring, so that after K steps every device has met
-every block of them. Within a step the pairs of the home block and the visiting block are taken `chunk x chunk` at a
-time. Both sides gather a sum over the tiles (of any kind that `merge` can join): the home sum stays, the away sum
-follows its rows and is home again at the end.
+The home rows stay on their device. The away rows travel round the ring, so that after its K steps every device has met
+every block of them. Blocks that are smaller than a chunk are joined first, over the neighbours of the innermost mesh
+axes, so that the ring has fewer steps and no tile is too small to keep a matrix unit busy. Within a step the pairs of
+the home block and the visiting block are taken a chunk of each at a time. Both sides gather a sum over the tiles (of
+any kind that `merge` can join): the home sum stays, the away sum follows its rows and is home again at the end.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,19 +32,46 @@ class Plan:
     """How N rows are cut up. Hashable, so that it can be a static argument.
 
     Attributes:
-      axes: mesh axes that the rows are sharded over; empty on one device.
-      shards: the product of the sizes of the axes.
-      chunk: rows of one chunk; the last chunk of a device may hold fewer.
+      ring: mesh axes round which blocks of away rows travel; steps: the product of their sizes.
+      joined: mesh axes, inside those, over which blocks are joined first; parts: the product of their sizes.
+      chunk: home rows of one chunk; the last chunk of a device may hold fewer.
+      away_chunk: away rows of one chunk.
     """
 
-    axes: tuple[str, ...]
-    shards: int
+    ring: tuple[str, ...]
+    steps: int
+    joined: tuple[str, ...]
+    parts: int
     chunk: int
+    away_chunk: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The mesh axes that the rows are sharded over; empty on one device."""
+        return self.ring + self.joined
 
     def rotate(self, tree: Tree) -> Tree:
         """Sends every leaf to the next device of the ring."""
-        ring = [(i, (i + 1) % self.shards) for i in range(self.shards)]
-        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.axes, ring), tree)
+        ring = [(i, (i + 1) % self.steps) for i in range(self.steps)]
+        return jax.tree.map(lambda x: jax.lax.ppermute(x, self.ring, ring), tree)
+
+    def join(self, tree: Tree) -> Tree:
+        """Leaves [n, ...] -> [parts n, ...]: the blocks of the neighbours, one after the other."""
+        if not self.joined:
+            return tree
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, self.joined, tiled=True), tree)
+
+    def part(self, merge: Callable[[Tree, Tree], Tree], tree: Tree) -> Tree:
+        """Leaves [parts n, ...] -> [n, ...]: what all neighbours have found for a device's own block, merged."""
+        if not self.joined:
+            return tree
+
+        def exchange(x: jax.Array) -> jax.Array:
+            blocks = x.reshape(self.parts, -1, *x.shape[1:])  # [parts, n, ...]
+            return jax.lax.all_to_all(blocks, self.joined, split_axis=0, concat_axis=0, tiled=True)
+
+        found = jax.tree.map(exchange, tree)
+        return functools.reduce(merge, [jax.tree.map(lambda x, i=i: x[i], found) for i in range(self.parts)])
 
     def total(self, x: jax.Array) -> jax.Array:
         """Returns the sum of x over the devices."""
@@ -73,9 +102,17 @@ def make_plan(size: int, chunk_size: int | None, axes: Sequence[str]) -> Plan:
             f"contrastive loss: {size} rows cannot be split over the {shards} devices of the mesh axes "
             f"{', '.join(axes)}; pad the batch to a multiple of {shards} and mask the rows that fill it up."
         )
-    rows = max(size // shards, 1)
-    chunks = math.ceil(rows / (chunk_size or DEFAULT_CHUNK))
-    return Plan(axes, shards, math.ceil(rows / chunks))
+    rows, most = max(size // shards, 1), chunk_size or DEFAULT_CHUNK
+    ring, joined, parts = axes, (), 1
+    while ring and rows * parts * mesh.shape[ring[-1]] <= most:
+        parts *= mesh.shape[ring[-1]]
+        ring, joined = ring[:-1], (ring[-1], *joined)
+    return Plan(ring, shards // parts, joined, parts, _equal(rows, most), _equal(rows * parts, most))
+
+
+def _equal(rows: int, most: int) -> int:
+    """Returns the rows of a chunk where as few as possible, of at most `most` rows, share them equally."""
+    return math.ceil(rows / math.ceil(rows / most))
 
 
 def sweep(
@@ -90,7 +127,7 @@ def sweep(
 
     Args:
       plan: how the rows are cut up.
-      tile: (home chunk [c, ...], away chunk [c, ...]) -> what the tile adds to (home sum [c, ...], away sum [c, ...]).
+      tile: (home chunk [c, ...], away chunk [d, ...]) -> what the tile adds to (home sum [c, ...], away sum [d, ...]).
       merge: (sum, contribution) -> sum; associative and commutative.
       home: leaves [n, ...], this device's rows. Rows that fill the last chunk up are 0 (False) in every leaf.
       away: leaves [n, ...], this device's own block of the rows that travel.
@@ -99,10 +136,13 @@ def sweep(
     Returns:
       (home sum, away sum), leaves [n, ...]: over all N rows of the other side.
     """
-    size = jax.tree.leaves(home)[0].shape[0]
-    home, away = _chunked(home, plan.chunk), _chunked(away, plan.chunk)  # [C, c, ...]
-    chunks = jax.tree.leaves(home)[0].shape[0]
-    home_sum, away_zero = (_filled(zero, (chunks, plan.chunk), plan.axes) for zero in zeros)  # [C, c, ...]
+    away = plan.join(away)  # [parts n, ...]
+    sizes = [jax.tree.leaves(rows)[0].shape[0] for rows in (home, away)]
+    home, away = _chunked(home, plan.chunk), _chunked(away, plan.away_chunk)  # [C, c, ...] each
+    home_sum, away_zero = (
+        _filled(zero, jax.tree.leaves(rows)[0].shape[:2], plan.axes)
+        for zero, rows in zip(zeros, (home, away), strict=True)
+    )
 
     def visit(home_sum: Tree, away: Tree) -> tuple[Tree, Tree]:
         return _all_tiles(tile, merge, home, away, home_sum, away_zero)
@@ -114,12 +154,16 @@ def sweep(
         home_sum, found = visit(home_sum, away)
         return following, home_sum, merge(away_sum, found)
 
-    if plan.axes:
-        _, home_sum, away_sum = jax.lax.fori_loop(0, plan.shards, step, (away, home_sum, away_zero))
+    if plan.ring:
+        _, home_sum, away_sum = jax.lax.fori_loop(0, plan.steps, step, (away, home_sum, away_zero))
         away_sum = plan.rotate(away_sum)
     else:
         home_sum, away_sum = visit(home_sum, away)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], (home_sum, away_sum))  # [n, ...]
+    home_sum, away_sum = (
+        jax.tree.map(lambda x, size=size: x.reshape(-1, *x.shape[2:])[:size], rows)  # [n, ...], [parts n, ...]
+        for rows, size in zip((home_sum, away_sum), sizes, strict=True)
+    )
+    return home_sum, plan.part(merge, away_sum)
 
 
 def tree_add(a: Tree, b: Tree) -> Tree:

@@ -18,6 +18,8 @@ MESHES = [
     ((1, 4, 1), None),
     ((8, 1, 1), 4),
     ((2, 4, 1), 1),
+    ((2, 4, 1), 30),  # blocks are joined over fsdp, and travel over data
+    ((2, 4, 1), None),  # all blocks are joined, none travels
     ((2, 2, 2), 5),
     ((1, 1, 8), 7),
 ]
@@ -44,7 +46,7 @@ def compare_with_float64() -> None:
             for form, options in forms.items():
                 with jax.set_mesh(mesh):
                     got = evaluate(kind, placed, **options)
-                worst[f"{kind} {shape} {form}"] = reference.assert_close(got, want, rel=math.inf)
+                worst[f"{kind} {shape} {form} {chunk_size}"] = reference.assert_close(got, want, rel=math.inf)
     print(json.dumps(worst))
 
 

@@ -115,7 +115,7 @@ def on_devices(call: str):
 def test_equals_float64_on_1_2_4_and_8_devices():
     differences = on_devices("compare_with_float64()")
     assert {name: worst for name, worst in differences.items() if worst > 1e-5} == {}
-    assert len(differences) == 18
+    assert len(differences) == 22
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,6 +137,14 @@ def test_only_blocks_travel(kind):
     assert ring["embeddings_sent"] == ["bfloat16", "bfloat16", "float32", "float32"]
     assert ring["collectives"] == ["all-reduce", "collective-permute"]
     assert ring["summed"] == [""]  # shapes of what is summed over devices: scalars alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_blocks_are_joined_before_they_travel(kind):
+    size, dim, chunk = 64, 16, 32  # 8 rows a device, 32 of the 4 neighbours on fsdp
+    ring = on_devices(f"describe({kind!r}, {size}, {dim}, chunk_size={chunk})")
+    assert ring["collectives"] == ["all-gather", "all-reduce", "all-to-all", "collective-permute"]
+    assert ring["largest_per_device"] <= chunk * dim < size * dim
 
 
 @pytest.mark.parametrize("kind", KINDS)
