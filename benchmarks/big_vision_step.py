@@ -1,15 +1,17 @@
-"""big_vision's SigLIP step compiled for a TPU slice; for `benchmarks/plan_siglip.py --big-vision CHECKOUT`.
+"""big_vision's SigLIP step compiled for a TPU slice; a peer of `benchmarks/plan_siglip.py`.
 
-    python benchmarks/big_vision_step.py CHECKOUT B/16 v5e:16x16 16384
+    python -m benchmarks.big_vision_step B/16 v5e:16x16 16384 [CHECKOUT]
 
-The towers are the checkout's own, scanned with full remat and bfloat16 matrix products in the image tower as its
-configs set them. The step is written after its SigLIP trainer: float32 pictures, logits [N, N], Adam with a bfloat16
+The towers are those of a checkout of google-research/big_vision, or where none is given those of
+`benchmarks.big_vision_style`: scanned with full remat, bfloat16 matrix products in the image tower as its configs set
+them. The step is written after its SigLIP trainer: float32 pictures, logits [N, N], Adam with a bfloat16
 first moment, one mesh axis, arrays of 4 MB and more cut along their largest dimension. Prints one JSON line.
 """
 
 import json
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from benchmarks.big_vision_style import TwoTowers
 from mmjax.planning import estimate
 from mmjax.planning.command import quiet
 from mmjax.planning.hlo import parse
@@ -34,21 +37,28 @@ def cut(leaf: jax.ShapeDtypeStruct, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeSt
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, P(*axes)))
 
 
-def main() -> None:
-    checkout, variant, topology, batch = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+def two_towers(variant: str, checkout: str | None = None) -> Any:
+    """Returns the model (images, texts) -> embeddings of both, {'t', 'b'}."""
+    if checkout is None:
+        return TwoTowers(variant)
     sys.path.insert(0, checkout)
     from big_vision.models.proj.image_text import two_towers
 
-    with quiet():
-        slice_ = get_topology(topology)
     layers = {"scan": True, "remat_policy": "nothing_saveable"}
-    model = two_towers.Model(
+    return two_towers.Model(
         image={"variant": variant, "pool_type": "map", "dtype_mm": "bfloat16", **layers},
         text={"variant": variant.partition("/")[0], "vocab_size": 32_000, **layers},
         out_dim=(None, {"B": 768, "L": 1024}[variant.partition("/")[0]]),
         temperature_init=10.0,
         bias_init=-10.0,
     )
+
+
+def main() -> None:
+    variant, topology, batch, *checkout = sys.argv[1:]
+    batch, model = int(batch), two_towers(variant, *checkout)
+    with quiet():
+        slice_ = get_topology(topology)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.scale_by_adam(b2=0.95, mu_dtype=jnp.bfloat16),

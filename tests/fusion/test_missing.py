@@ -1,4 +1,4 @@
-"""What stands in for a missing modality: learned tokens, and ShaSpec's shared features."""
+"""What stands in for a missing modality: learned tokens, ShaSpec's shared features, and hallucinated ones."""
 
 import functools
 
@@ -9,6 +9,7 @@ import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Tokens
+from mmjax.fusion.hallucination import Hallucination
 from mmjax.fusion.missing import LearnedTokens
 from mmjax.fusion.shared_specific import SharedSpecific, alignment
 from mmjax.layers.mlp import Mlp
@@ -17,7 +18,11 @@ from tests.fusion.test_vectors import dense, vector
 from tests.quick import jit
 
 TOKENS = make_tokens(EVERY_SUBSET)
-MODULES = {"learned": LearnedTokens(num_tokens=3), "shared": SharedSpecific(WIDTH, mlp_dim=12)}
+MODULES = {
+    "learned": LearnedTokens(num_tokens=3),
+    "shared": SharedSpecific(WIDTH, mlp_dim=12),
+    "hallucinated": Hallucination(WIDTH, mlp_dim=12, weight=0.5),
+}
 both = pytest.mark.parametrize("name", MODULES)
 
 
@@ -120,6 +125,28 @@ def test_shared_features_stand_in_and_penalties_by_hand():
         told = [np.log(np.exp(z).sum()) - z[m] for z, m in zip(logits, present, strict=True)]
         np.testing.assert_allclose(penalties["modality"][b], 0.02 * np.mean(told), atol=1e-5)
     assert penalties["alignment"][0] == 0 and penalties["modality"][0] == 0
+
+
+def test_hallucinations_and_their_penalty_by_hand():
+    params, run = case("hallucinated")
+    filled, penalties = run(params, TOKENS)
+    vectors = {name: vector(stream) for name, stream in TOKENS.items()}
+    for b in range(8):
+        present = [name for place, name in enumerate(SHAPES) if EVERY_SUBSET[b, place]]
+        errors = []
+        for name in SHAPES:
+            others = [dense(params[f"projections_{key}"], vectors[key][b]) for key in present if key != name]
+            if not others:
+                np.testing.assert_array_equal(filled[name].mask[b], TOKENS[name].mask[b])
+                continue
+            hidden = Mlp(12).apply({"params": params[f"mlp_{name}"]}, np.mean(others, axis=0))
+            guess = dense(params[f"guess_{name}"], np.asarray(hidden, np.float64))
+            if name in present:
+                errors.append(np.square(guess - vectors[name][b]).mean())
+                np.testing.assert_array_equal(rows_of(filled[name], b), rows_of(TOKENS[name], b))
+            else:
+                np.testing.assert_allclose(rows_of(filled[name], b), guess[None], atol=1e-4)
+        np.testing.assert_allclose(penalties["hallucination"][b], 0.5 * np.mean(errors or [0]), rtol=1e-4)
 
 
 def test_alignment_is_zero_for_equal_features_and_for_one_modality():
