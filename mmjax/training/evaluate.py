@@ -37,6 +37,13 @@ def bind(
     return {name: BoundEvaluation(name, each, transforms, pipeline, mesh) for name, each in evaluations.items()}
 
 
+def encoded(model: Any, transforms: Mapping[str, Transform]) -> dict[str, Transform]:
+    """Returns the transforms of what the model itself encodes, without what its teachers alone see."""
+    taught = {name for teacher in getattr(model, "teachers", {}).values() for name in teacher.modalities}
+    unseen = taught - set(getattr(model, "encoders", taught))
+    return {name: transform for name, transform in transforms.items() if name not in unseen}
+
+
 def evaluate(evaluations: Mapping[str, BoundEvaluation], embed: Embed) -> dict[str, float]:
     """Returns 'evaluation/metric' -> value of every evaluation, over all hosts; embed gets global batches."""
     found = {name: evaluation(embed) for name, evaluation in evaluations.items()}

@@ -25,7 +25,7 @@ from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
 from mmjax.training import prepare
 from mmjax.training.checkpoint import Checkpoints
-from mmjax.training.evaluate import bind, evaluate
+from mmjax.training.evaluate import bind, encoded, evaluate
 from mmjax.training.experiment import Experiment, build
 from mmjax.training.initialise import initial_state, stored_preprocess
 from mmjax.training.lock import hold
@@ -103,7 +103,9 @@ class Run:
         self.evaluate_every = max(1, trainer.to_steps(every)) if every is not None else trainer.total_steps
         self.meter, self.delayed = Meter(data.batch_size), Delayed()
         pipeline = functools.partial(dataclasses.replace, data, bad_log=None)
-        self.evaluations = bind(experiment.evaluations, data.transforms, pipeline, trainer.mesh)
+        self.evaluations = bind(
+            experiment.evaluations, encoded(experiment.model, data.transforms), pipeline, trainer.mesh
+        )
         if experiment.keep.metric and self.evaluations:
             one_of(experiment.keep.metric.partition("/")[0], self.evaluations, "keep.metric, before its '/'")
 
