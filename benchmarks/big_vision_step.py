@@ -84,7 +84,9 @@ def main() -> None:
     rows = NamedSharding(mesh, P("data"))
     images = jax.ShapeDtypeStruct((batch, 224, 224, 3), jnp.float32, sharding=rows)
     texts = jax.ShapeDtypeStruct((batch, 64), jnp.int32, sharding=rows)
-    params = jax.eval_shape(model.init, jax.random.key(0), images, texts)["params"]
+    key = jax.random.key(0)
+    with jax.set_mesh(mesh):
+        params = jax.eval_shape(model.init, key, images, texts)["params"]
     state = jax.eval_shape(optimizer.init, params)
     params, state = (jax.tree.map(lambda leaf: cut(leaf, mesh), tree) for tree in (params, state))
     placed = [jax.tree.map(lambda leaf: leaf.sharding, tree) for tree in (params, state)]

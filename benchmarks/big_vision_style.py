@@ -7,14 +7,21 @@ Pre-Training, 2023.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 SIZES = {"B": (768, 12, 12), "L": (1024, 24, 16)}
 """Name -> width, depth, heads; a block's hidden layer is four times as wide."""
+
+
+def by_example(x: jax.Array) -> jax.Array:
+    """Returns x [B, ...] cut over the devices by its examples, as its trainer's rule for activations has it."""
+    return jax.lax.with_sharding_constraint(x, P("data"))
 
 
 class Mlp(nn.Module):
@@ -24,7 +31,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.gelu(nn.Dense(4 * x.shape[-1], dtype=self.dtype)(x))
+        y = by_example(nn.gelu(nn.Dense(4 * x.shape[-1], dtype=self.dtype)(x)))
         return nn.Dense(x.shape[-1], dtype=self.dtype)(y)
 
 
@@ -36,9 +43,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-        y = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y, y)
-        return x + Mlp(self.dtype)(nn.LayerNorm()(x)), None
+        y = nn.LayerNorm()(by_example(x))
+        x = by_example(x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(y, y))
+        return by_example(x + Mlp(self.dtype)(nn.LayerNorm()(x))), None
 
 
 class Encoder(nn.Module):
@@ -98,7 +105,7 @@ class TwoTowers(nn.Module):
         del train
         image = ImageTower(self.variant)(images)
         text = TextTower(self.variant.partition("/")[0], self.vocab_size)(ids)
-        temperature = self.param("t", nn.initializers.constant(jnp.log(10.0)), ())
+        temperature = self.param("t", nn.initializers.constant(math.log(10)), ())
         bias = self.param("b", nn.initializers.constant(-10.0), ())
         unit = [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + 1e-8) for x in (image, text)]
         return *unit, {"t": jnp.exp(temperature), "b": bias}
