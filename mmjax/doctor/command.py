@@ -24,6 +24,8 @@ _STYLES = {FINE: "green", DOUBTFUL: "yellow", WRONG: "red"}
 
 def main(options: argparse.Namespace) -> int:
     """Prints the findings, process 0 alone; returns 0, or 1 where something is wrong."""
+    if options.data and not options.config:
+        raise UserError("--data needs --config: whose pipeline is to be measured on it.")
     findings = list(_findings(options))
     if jax.process_index() == 0:
         if options.json:
@@ -41,8 +43,6 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from job.collectives()
     if options.workdir:
         yield from _folder(options.workdir)
-    if options.data and not options.config:
-        raise UserError("--data needs --config: whose pipeline is to be measured on it.")
     if options.config:
         yield _rate(options.config, options.data)
 
