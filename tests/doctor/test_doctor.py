@@ -59,7 +59,7 @@ def test_a_folder(tmp_path, monkeypatch):
 def test_the_input_is_measured_on_the_data_that_is_named(tmp_path):
     absent, config = str(tmp_path / "absent.csv"), str(ROOT / "configs" / "siglip.py:smoke")
     found = command._rate(config, absent)
-    assert found.state == WRONG and f"--data '{absent}' does not exist" in found.found
+    assert found.state == WRONG and f"'{absent}' does not exist" in found.found
     assert main(["doctor", "--data", absent]) == 2
 
 

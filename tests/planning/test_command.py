@@ -69,7 +69,7 @@ def test_the_rate_is_measured_on_the_data_that_is_named(tmp_path):
     config = configured(config, get_topology("cpu:1"), ["data.batch_size=8"], absent)
     assert fdl.get_callable(config.data.source).__name__ == "open_spec"
     rate, why = _rate(config)
-    assert rate is None and f"--data '{absent}' does not exist" in why
+    assert rate is None and f"'{absent}' does not exist" in why
 
 
 @pytest.mark.slow
