@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--workdir", help="look at this folder's file system too")
     doctor.add_argument("--config", metavar="FILE[:SIZE]", help="measure this config's input pipeline too")
+    doctor.add_argument("--data", metavar="SPEC", help="measure it on this, as --data of train")
     doctor.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     return main
 
@@ -146,23 +147,18 @@ def _config(options: argparse.Namespace):
 
     from mmjax.core.config import load_config
     from mmjax.core.override import override
-    from mmjax.data.spec import open_spec
+    from mmjax.data.spec import point_at
     from mmjax.training.checkpoint import InitFrom
 
     config = load_config(options.config)
     if options.data:
-        config.data.source = fdl.Config(open_spec, options.data, sorted(_columns(config)))
+        point_at(config.data, options.data)
     if options.init_from:
         config.init_from = config.init_from or fdl.Config(InitFrom, "")
         config.init_from.path = options.init_from
     for assignment in options.set:
         override(config, assignment)
     return config
-
-
-def _columns(config) -> set[str]:
-    """Returns the columns that the config's transforms read."""
-    return {transform.column for transform in config.data.transforms.values()}
 
 
 def _report(workdir: str, metrics: dict[str, float], console) -> None:

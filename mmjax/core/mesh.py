@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -43,11 +48,52 @@ class MeshShape:
         return sizes
 
 
-def make_mesh(shape: MeshShape = MeshShape(), devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns an Auto mesh with axes data, fsdp, tensor over devices (default: all)."""
-    devices = jax.devices() if devices is None else devices
+def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns an Auto mesh with axes data, fsdp, tensor over devices (default: all).
+
+    Neighbours on fsdp and tensor are neighbours in the torus; slices of TPUs are spanned by the data axis alone.
+
+    Raises:
+      UserError: the sizes do not fill the devices, the slices do not divide the data axis, or JAX finds no assignment.
+    """
+    devices = list(jax.devices() if devices is None else devices)
     sizes = shape.resolve(len(devices))
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    try:
+        placed = _placed(sizes, devices)
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:  # as JAX fails where it finds none
+        reason = re.split(r"\. |\[|\n", str(error))[0]
+        raise UserError(
+            f"mesh: {_written(sizes)} cannot be laid over these {len(devices)} devices of kind "
+            f"{devices[0].device_kind!r}; expected whole slices, of equal size ({type(error).__name__}: {reason})."
+        ) from error
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def slice_of(device: Any) -> int:
+    """Returns the slice that a device is in: those of one are joined by their own links, slices by the network."""
+    return getattr(device, "slice_index", 0)
+
+
+def _placed(sizes: tuple[int, int, int], devices: list[Any]) -> np.ndarray:
+    """Returns the devices [data, fsdp, tensor]; a physical axis may be split among axes of the mesh.
+
+    Raises:
+      UserError: the slices do not divide the data axis.
+    """
+    slices, on_tpu = len({slice_of(device) for device in devices}), devices[0].platform == "tpu"
+    if slices == 1 or not on_tpu:  # GPUs in the order of their numbers, host by host
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=on_tpu)
+    if sizes[0] % slices:
+        raise UserError(
+            f"mesh: {_written(sizes)} on {slices} slices: fsdp and tensor stay within a slice, so data={sizes[0]} must "
+            f"be divisible by {slices}; fsdp x tensor may be {len(devices) // slices} at most."
+        )
+    inner = (sizes[0] // slices, *sizes[1:])
+    return mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
+
+
+def _written(sizes: Sequence[int]) -> str:
+    return " x ".join(f"{name}={size}" for name, size in zip(AXES, sizes, strict=True))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import fiddle as fdl
+
 from mmjax.core.config import configurable
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.secrets import masked
@@ -44,6 +46,12 @@ def open_spec(spec: str, needs: Sequence[str] = ("image", "caption")) -> Source:
     if missing or not len(source):
         raise UserError(_unfit(spec, source, needs, missing))
     return source
+
+
+def point_at(data: fdl.Config, spec: str) -> None:
+    """Makes a Pipeline's config read what `spec` names; the columns that its transforms read must be there."""
+    columns = {transform.column for transform in data.transforms.values()}
+    data.source = fdl.Config(open_spec, spec, sorted(columns))
 
 
 def describe(source: Source) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
+from mmjax.data.spec import point_at
 from mmjax.doctor import job, machine
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
 from mmjax.training.prepare import make_workdir
@@ -23,6 +24,8 @@ _STYLES = {FINE: "green", DOUBTFUL: "yellow", WRONG: "red"}
 
 def main(options: argparse.Namespace) -> int:
     """Prints the findings, process 0 alone; returns 0, or 1 where something is wrong."""
+    if options.data and not options.config:
+        raise UserError("--data needs --config: whose pipeline is to be measured on it.")
     findings = list(_findings(options))
     if jax.process_index() == 0:
         if options.json:
@@ -41,7 +44,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     if options.workdir:
         yield from _folder(options.workdir)
     if options.config:
-        yield _rate(options.config)
+        yield _rate(options.config, options.data)
 
 
 def _folder(workdir: str) -> Iterator[Finding]:
@@ -51,10 +54,13 @@ def _folder(workdir: str) -> Iterator[Finding]:
         yield Finding(f"folder {workdir}", str(error), WRONG, "choose another --workdir, or mend its rights")
 
 
-def _rate(config: str) -> Finding:
-    what = f"input of {config}"
+def _rate(name: str, data: str | None) -> Finding:
+    what = f"input of {name}" + (f" on {data}" if data else "")
     try:
-        return Finding(what, f"{pipeline_rate(load_config(config)):,.0f} examples/s on this machine")
+        config = load_config(name)
+        if data:
+            point_at(config.data, data)
+        return Finding(what, f"{pipeline_rate(config):,.0f} examples/s on this machine")
     except UserError as error:
         return Finding(what, str(error), WRONG, "mend the config or its data")
 

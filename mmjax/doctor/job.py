@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmjax.core.mesh import make_mesh
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
 
 PACKAGES = ("mmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
@@ -54,13 +55,13 @@ def collectives(megabytes: int = 32, rounds: int = 5) -> Iterator[Finding]:
     count = jax.device_count()
     if count == 1:
         return
-    mesh = jax.make_mesh((count,), ("all",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh()  # all on its data axis
     size = megabytes * 2**20 // 4
     numbers = jax.jit(
         lambda: jnp.broadcast_to(jnp.arange(count, dtype=jnp.float32)[:, None], (count, size)),
-        out_shardings=NamedSharding(mesh, P("all")),
+        out_shardings=NamedSharding(mesh, P("data")),
     )()
-    add = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "all"), mesh=mesh, in_specs=P("all"), out_specs=P()))
+    add = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "data"), mesh=mesh, in_specs=P("data"), out_specs=P()))
     total = float(add(numbers).addressable_shards[0].data[0, -1])
     if total != (expected := count * (count - 1) / 2):
         found = f"gives {total:g} instead of {expected:g}"

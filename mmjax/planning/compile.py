@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,22 +13,13 @@ from mmjax.core.config import set_everywhere
 from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from mmjax.core.override import override
 from mmjax.core.types import Batch
-from mmjax.planning.chips import GIB
+from mmjax.data.spec import point_at
 from mmjax.planning.flops import flops_of
+from mmjax.planning.refusal import refusal
+from mmjax.planning.standin import without_data
 from mmjax.planning.topology import Topology
 from mmjax.training.experiment import Experiment, build
 from mmjax.training.trainer import Trainer, make_trainer
-
-_NO_ROOM = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)")
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-class DoesNotFit(Exception):
-    """The compiler refuses a program that needs more memory than a device has; bytes of both."""
-
-    def __init__(self, needed: int, available: int):
-        super().__init__(f"{needed / GIB:.2f} GiB of {available / GIB:.2f} GiB")
-        self.needed, self.available = needed, available
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +47,24 @@ class Step:
 
         Raises:
           DoesNotFit: the compiler says so.
+          UserError: another memory than HBM has no room.
         """
         try:
             with jax.set_mesh(self.trainer.mesh):
                 return self.traced.lower().compile()
         except jax.errors.JaxRuntimeError as error:
-            if found := _NO_ROOM.search(str(error)):
-                needed, unit, available, available_unit = found.groups()
-                room = float(available) * _UNITS[available_unit]
-                raise DoesNotFit(int(float(needed) * _UNITS[unit]), int(room)) from None
+            if found := refusal(str(error)):
+                raise found from error
             raise
 
 
-def configured(config: fdl.Config, topology: Topology, settings: Sequence[str] = ()) -> fdl.Config:
-    """Returns a copy of config with PATH=VALUE settings and the precision that it would have on the topology."""
+def configured(
+    config: fdl.Config, topology: Topology, settings: Sequence[str] = (), data: str | None = None
+) -> fdl.Config:
+    """Returns a copy of config with the data of a SPEC, PATH=VALUE settings and the topology's precision."""
     config = fdl.deepcopy_with(config)
+    if data is not None:
+        point_at(config.data, data)
     for setting in settings:
         override(config, setting)
     if getattr(config, "precision", "auto") == "auto":
@@ -82,10 +75,12 @@ def configured(config: fdl.Config, topology: Topology, settings: Sequence[str] =
 def trace(config: fdl.Config, devices: Sequence[Any]) -> Step:
     """Returns the step of a config (see `configured`) traced for devices: the very function that trains.
 
+    The config's data need not be there: only its shapes are used.
+
     Raises:
       UserError: anything wrong with config, mesh or batch.
     """
-    experiment: Experiment = build(config)
+    experiment: Experiment = build(without_data(config))
     mesh = make_mesh(experiment.mesh, list(devices))
     with jax.set_mesh(mesh):
         trainer = make_trainer(experiment, experiment.data, mesh)

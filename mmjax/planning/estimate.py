@@ -6,9 +6,11 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 
 from mmjax.planning.chips import Chip
-from mmjax.planning.hlo import COLLECTIVES, Instruction, Program
+from mmjax.planning.groups import groups_of, span
+from mmjax.planning.hlo import COLLECTIVES, FREE, Instruction, Program, bytes_of
 
 _PARTS = (
     (r"\b(?:optimizer|balance|loss)\b", "{0}"),
@@ -18,6 +20,11 @@ _PARTS = (
     (r"\b(?:fusion|missing)\b", "{0}"),
 )
 """(pattern of the path of an operation, name of its part); the first that is found wins."""
+
+_BESIDE = re.compile(r".*-(?:start|done|update)$|send|recv|after-all|partition-id|" + "|".join(COLLECTIVES))
+"""Opcodes of what moves data, or only orders it."""
+
+_BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
 
 def part_of(op_name: str) -> str:
@@ -37,6 +44,19 @@ def cycles_by_part(program: Program) -> dict[str, int]:
     return dict(total.most_common())
 
 
+def operations(program: Program) -> tuple[int, int]:
+    """Returns how many operations a step runs on one device, and for how many of them the compiler gives no cycles.
+
+    Collectives, and copies that go on beside other work, are none of them.
+    """
+    total = without = 0
+    for instruction, times in program.runs():
+        if instruction.opcode not in FREE and not _BESIDE.match(instruction.opcode):
+            total += times
+            without += 0 if instruction.cycles else times
+    return total, without
+
+
 @dataclasses.dataclass(frozen=True)
 class Collective:
     """All collectives of one kind in a step.
@@ -44,7 +64,7 @@ class Collective:
     Attributes:
       count: how many run.
       wire_bytes: that one device sends, by the ring algorithm.
-      seconds: at the assumed bandwidth.
+      seconds: at the assumed bandwidth; nan where it is not known.
     """
 
     count: int = 0
@@ -52,26 +72,52 @@ class Collective:
     seconds: float = 0.0
 
 
-def collectives(program: Program, devices: int, chip: Chip | None, slices: int = 1) -> dict[str, Collective]:
+def collectives(program: Program, devices: int, chip: Chip | None, slices: Sequence[int] = ()) -> dict[str, Collective]:
     """Returns kind -> Collective of a step.
 
-    A group that spans slices is charged to the network, any other to one ring of the torus; on a chip that is not
-    known seconds are 0.
+    What crosses slices is charged to the network, the rest to one ring of the torus; on a chip that is not known
+    seconds are nan. libtpu splits a collective over slices in two: one within each, and '... between slices'.
+
+    Args:
+      program: of the step.
+      devices: that it runs on.
+      chip: whose bandwidths are assumed.
+      slices: the slice of each device of the mesh, row by row; none: all are of one.
     """
+    slices = list(slices) or [0] * devices
     found: dict[str, Collective] = {}
     for instruction, times in program.runs():
-        one = program.fused_collective(instruction) if instruction.opcode == "fusion" else instruction
-        kind = one.opcode.removesuffix("-start") if one else ""
-        if kind not in COLLECTIVES:
+        kind, once, network = _transfer(instruction, program, slices)
+        if not kind:
             continue
-        if one is not instruction and kind == "all-reduce":
-            kind = "reduce-scatter"  # of what the all-reduce in it gives, each device keeps a part
-        group = _group_size(one, devices)
-        sent = times * _sent(kind, one, program, group)
-        bandwidth = math.inf if chip is None else chip.network if group * slices > devices else chip.ring
+        sent = times * once
+        bandwidth = math.nan if chip is None else chip.network if network else chip.ring
         old = found.get(kind, Collective())
         found[kind] = Collective(old.count + times, old.wire_bytes + sent, old.seconds + sent / bandwidth)
     return found
+
+
+def _transfer(instruction: Instruction, program: Program, slices: list[int]) -> tuple[str, float, bool]:
+    """Returns (kind, bytes that one device sends, whether over the network), ('', 0, False) of what sends nothing."""
+    if instruction.opcode == "send" and (found := _BETWEEN.search(instruction.rest)):
+        kind, payload = found.group(1).lower().replace("_", "-"), bytes_of(instruction.arrays()[0])
+        return f"{kind} between slices", _between(kind, payload, len(set(slices))), True
+    one = program.fused_collective(instruction) if instruction.opcode == "fusion" else instruction
+    kind = one.opcode.removesuffix("-start") if one else ""
+    if kind not in COLLECTIVES:
+        return "", 0.0, False
+    if one is not instruction and kind == "all-reduce":
+        kind = "reduce-scatter"  # of what the all-reduce in it gives, each device keeps a part
+    groups = groups_of(one.rest, program.partitions or len(slices))
+    return kind, _sent(kind, one, program, max(map(len, groups))), span(groups, slices)
+
+
+def _between(kind: str, payload: int, slices: int) -> float:
+    """Returns the bytes that one device sends to other slices; payload: what it gives to the network's runtime."""
+    if kind == "one-to-one":
+        return payload
+    rounds = {"all-reduce": 2, "all-gather": slices}.get(kind, 1)
+    return rounds * (slices - 1) / slices * payload
 
 
 def _sent(kind: str, instruction: Instruction, program: Program, group: int) -> float:
@@ -84,16 +130,3 @@ def _sent(kind: str, instruction: Instruction, program: Program, group: int) -> 
     if instruction.opcode.startswith("reduce-scatter"):
         return share * group * program.moved(instruction)  # moved: the scattered result
     return share * program.moved(instruction)
-
-
-def _group_size(instruction: Instruction, devices: int) -> int:
-    """Returns the number of devices that one collective joins, from any of the forms that groups are written in."""
-    rest = instruction.rest
-    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):  # iota: [groups, size]
-        return int(found.group(2))
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):  # named axes of a mesh
-        sizes = dict(re.findall(r"'([^']+)'=(\d+)", found.group(1)))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", found.group(2)) if axis in sizes)
-    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
-        return len(found.group(1).split(","))
-    return devices

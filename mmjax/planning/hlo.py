@@ -18,6 +18,8 @@ _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=\{?([^}\s]*)")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+FREE = ("parameter", "get-tuple-element", "tuple", "while", "bitcast", "constant")
+"""Opcodes that make no array of their own."""
 _BITS = {"pred": 8, "bf16": 16, "token": 0}
 
 
@@ -79,10 +81,12 @@ class Program:
     Attributes:
       computations: name -> its instructions in order.
       entry: name of the computation that runs.
+      partitions: devices that the module says it runs on, of one slice where there are several; 0 where it says none.
     """
 
     computations: dict[str, list[Instruction]]
     entry: str
+    partitions: int = 0
 
     def runs(self) -> Iterator[tuple[Instruction, int]]:
         """Yields every instruction that runs as one unit, with the number of times; of branches, all are counted.
@@ -96,14 +100,14 @@ class Program:
             yield instruction, times
             if instruction.opcode in ("while", "call", "conditional", "async-start"):
                 trips = self.trips(instruction) if instruction.opcode == "while" else 1
-                for called in _called(instruction):
-                    yield from self._runs(called, times * trips)
+                for name in called(instruction):
+                    yield from self._runs(name, times * trips)
 
     def source(self, instruction: Instruction) -> str:
         """Returns where an instruction comes from: its own op_name, or that of the last one in it that has any."""
         if instruction.op_name:
             return instruction.op_name
-        inner = [self.source(one) for name in _called(instruction) for one in self.computations.get(name, ())]
+        inner = [self.source(one) for name in called(instruction) for one in self.computations.get(name, ())]
         return next((name for name in reversed(inner) if name), "")
 
     def moved(self, collective: Instruction) -> int:
@@ -116,10 +120,10 @@ class Program:
         The TPU compiler has two such: one that starts a collective, whose steps other fusions then carry along with
         their own work, and an all-reduce of which each device keeps a part.
         """
-        called = _called(fusion)[0]
-        if not (fusion.name.startswith("async-collective-start") or called.startswith("all-reduce-scatter")):
+        inner = called(fusion)[0]
+        if not (fusion.name.startswith("async-collective-start") or inner.startswith("all-reduce-scatter")):
             return None
-        inside = (one for one in self.computations[called] if one.opcode.removesuffix("-start") in COLLECTIVES)
+        inside = (one for one in self.computations[inner] if one.opcode.removesuffix("-start") in COLLECTIVES)
         return next(inside, None)
 
     def trips(self, loop: Instruction) -> int:
@@ -137,7 +141,8 @@ class Program:
         return max(limits, default=1)
 
 
-def _called(instruction: Instruction) -> list[str]:
+def called(instruction: Instruction) -> list[str]:
+    """Returns the names of the computations that an instruction runs."""
     return [name.strip("% ") for group in _CALLED.findall(instruction.rest) for name in group.split(",") if name]
 
 
@@ -163,7 +168,8 @@ def parse(text: str) -> Program:
             entry = header.group(2) if header.group(1) else entry
         elif current is not None and (start := _INSTRUCTION.match(line)):
             current.append(_instruction(start.group(2), line[start.end() :]))
-    return Program(computations, entry)
+    partitions = re.match(r"HloModule .*\bnum_partitions=(\d+)", text)
+    return Program(computations, entry, int(partitions.group(1)) if partitions else 0)
 
 
 def _instruction(name: str, text: str) -> Instruction:

@@ -5,60 +5,40 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from typing import Any
 
 import fiddle as fdl
 import jax
 
-from mmjax.core.trees import flatten
+from mmjax.core.mesh import slice_of
 from mmjax.planning import estimate
-from mmjax.planning.compile import DoesNotFit, Step, model_flops, trace
+from mmjax.planning.chips import Chip
+from mmjax.planning.compile import model_flops, trace
 from mmjax.planning.estimate import Collective
-from mmjax.planning.hlo import Program, bytes_of, parse
+from mmjax.planning.hlo import Program, parse
+from mmjax.planning.memory import Memory, memory_of, memory_of_refused
+from mmjax.planning.refusal import DoesNotFit
+from mmjax.planning.roofline import roofline
 from mmjax.planning.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of one device.
-
-    Attributes:
-      arguments: of the state and the batch; outputs: those that do not take an argument's place.
-      temporaries: alive during the step, at their highest.
-      needed: all of them; capacity: what a program may use, None where that is not known.
-      state: part of the state -> bytes.
-      largest: (bytes, what it is) of the largest temporary arrays, by the compiler's program.
-    """
-
-    arguments: int
-    outputs: int
-    temporaries: int
-    needed: int
-    capacity: int | None
-    state: dict[str, int]
-    largest: list[tuple[int, str]]
-
-    @property
-    def fits(self) -> bool:
-        """Whether it has room."""
-        return self.capacity is None or self.needed <= self.capacity
-
-
-@dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is known beforehand of one step; see `report` for what is evidence and what is assumption.
+    """What is known beforehand of one step; see `record` for what is evidence and what is assumption.
 
     Attributes:
       topology, devices, hosts: as asked for.
       batch_size, mesh, micro_batches: of the config.
       parameters: of the model.
-      memory: of one device; of a step that the compiler refuses, only `needed` and `capacity` are known.
+      memory: of one device; see `memory` for what is known of a step that the compiler refuses.
       model_flops: that the model asks for a step; hardware_flops: that are run, with what is computed twice.
-      parts: part of the model -> seconds by the compiler's cycles; empty where it gives none.
+      parts: part of the model -> seconds by the compiler's cycles, or the bound of a roofline; empty where neither is.
       collectives: kind -> Collective.
       batch_bytes: of one global batch as it goes to the devices.
       compile_seconds: of tracing, lowering and compiling here.
       peak_flops: of all devices; 0 where it is not known.
+      chip: what is assumed of one device, None where nothing is known.
+      operations: that a step runs on one device; without_cycles: those that the compiler estimates no cycles for, which
+        count 0. Both leave out what moves data by itself.
     """
 
     topology: str
@@ -76,15 +56,20 @@ class Plan:
     batch_bytes: int
     compile_seconds: float
     peak_flops: float
+    chip: Chip | None = None
+    operations: int = 0
+    without_cycles: int = 0
 
     @property
     def compute_seconds(self) -> float:
-        """Of a step without communication; nan where the compiler gives no cycles."""
+        """Of a step without communication; nan where it is not known."""
         return sum(self.parts.values()) if self.parts else math.nan
 
     @property
     def communication_seconds(self) -> float:
-        """Of all collectives, none of them hidden behind computation."""
+        """Of all collectives, none of them hidden behind computation; nan where the bandwidth is not known."""
+        if self.chip is not None and not self.parts:  # a step that the compiler refuses
+            return math.nan
         return sum(one.seconds for one in self.collectives.values())
 
     @property
@@ -111,21 +96,6 @@ class Plan:
         """For a billion examples, with all communication."""
         return self.devices * self.seconds / self.batch_size * 1e9 / 3600
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns everything, with what follows from it."""
-        derived = {
-            "fits": self.memory.fits,
-            "compute_seconds": self.compute_seconds,
-            "communication_seconds": self.communication_seconds,
-            "mfu_without_communication": self.mfu(self.compute_seconds),
-            "mfu_with_communication": self.mfu(self.seconds),
-            "examples_per_second_per_host": self.examples_per_host,
-            "megabytes_per_second_per_host": self.bytes_per_host / 1e6,
-            "chip_hours_per_billion_examples": self.chip_hours,
-        }
-        values = dataclasses.asdict(self) | derived
-        return {name: None if value != value else value for name, value in values.items()}  # nan is no JSON
-
 
 def make_plan(config: fdl.Config, topology: Topology, asked_flops: int | None = None) -> Plan:
     """Returns the plan of a config on a topology.
@@ -144,13 +114,12 @@ def make_plan(config: fdl.Config, topology: Topology, asked_flops: int | None = 
     try:
         compiled = step.compile()
         program = parse(compiled.as_text())
-        memory = _memory(step, compiled, program, capacity)
+        memory = memory_of(step, compiled, program, capacity)
     except DoesNotFit as error:
-        program = Program({"": []}, "")
-        memory = Memory(0, 0, 0, error.needed, error.available, _state_bytes(step), [])
+        program, memory = Program({"": []}, ""), memory_of_refused(step, error)
     seconds = time.monotonic() - begin
-    chip, devices = topology.chip, len(topology.devices)
-    cycles = estimate.cycles_by_part(program) if chip else {}
+    chip, devices, flops = topology.chip, len(topology.devices), step.flops
+    operations, without_cycles = estimate.operations(program)
     leaves = jax.tree.leaves(step.batch)
     return Plan(
         topology=topology.name,
@@ -162,44 +131,22 @@ def make_plan(config: fdl.Config, topology: Topology, asked_flops: int | None = 
         parameters=sum(leaf.size for leaf in jax.tree.leaves(step.trainer.abstract.params)),
         memory=memory,
         model_flops=model_flops(config, topology.devices[0]) if asked_flops is None else asked_flops,
-        hardware_flops=step.flops,
-        parts={name: count / chip.clock for name, count in cycles.items()},
-        collectives=estimate.collectives(program, devices, chip, topology.slices),
+        hardware_flops=flops,
+        parts=_parts(flops / devices, program, chip),
+        collectives=estimate.collectives(program, devices, chip, list(map(slice_of, step.trainer.mesh.devices.flat))),
         batch_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
         compile_seconds=seconds,
         peak_flops=chip.peak_flops * devices if chip else 0.0,
+        chip=chip,
+        operations=operations,
+        without_cycles=without_cycles,
     )
 
 
-def _memory(step: Step, compiled: Any, program: Program, capacity: int | None) -> Memory:
-    found = compiled.memory_analysis()
-    arguments, temporaries = found.argument_size_in_bytes, found.temp_size_in_bytes
-    outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-    needed = arguments + outputs + temporaries + found.generated_code_size_in_bytes
-    return Memory(arguments, outputs, temporaries, needed, capacity, _state_bytes(step), _largest(program))
-
-
-def _state_bytes(step: Step) -> dict[str, int]:
-    """Returns part of the state -> bytes on one device, without the padding of layouts."""
-    sizes: dict[str, int] = {}
-    for path, leaf in flatten(step.trainer.abstract).items():
-        name = path.partition("/")[0]
-        shard = leaf.sharding.shard_shape(leaf.shape)
-        sizes[name] = sizes.get(name, 0) + math.prod(shard) * leaf.dtype.itemsize
-    shards = jax.tree.leaves(step.batch)
-    sizes["batch"] = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in shards)
-    return sizes
-
-
-def _largest(program: Program, count: int = 5) -> list[tuple[int, str]]:
-    """Returns the largest arrays that instructions make outside of on-chip memory, each shape and source once."""
-    found: dict[str, int] = {}
-    for instruction, _ in program.runs():
-        if instruction.opcode in ("parameter", "get-tuple-element", "tuple", "while", "bitcast", "constant"):
-            continue
-        for shape in instruction.arrays():
-            if "S(1)" in shape:  # on-chip memory
-                continue
-            what = f"{shape.partition('{')[0]} {estimate.part_of(program.source(instruction))}"
-            found[what] = bytes_of(shape)
-    return sorted(((size, what) for what, size in found.items()), reverse=True)[:count]
+def _parts(flops: float, program: Program, chip: Chip | None) -> dict[str, float]:
+    """Returns part of the model -> seconds; flops: of one device. Of a program that was refused nothing is known."""
+    if chip is None or not program.computations[program.entry]:
+        return {}
+    if chip.clock is None:
+        return roofline(flops, program, chip)
+    return {name: count / chip.clock for name, count in estimate.cycles_by_part(program).items()}

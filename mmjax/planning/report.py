@@ -10,25 +10,23 @@ from rich.console import Group
 from rich.table import Table
 
 from mmjax.planning.chips import GIB, Chip
+from mmjax.planning.choice import Choice
 from mmjax.planning.plan import Plan
-from mmjax.planning.search import Choice, rank
-
-EVIDENCE = "compiler"
-ASSUMED = "assumption"
-COUNTED = "counted"
+from mmjax.planning.record import ASSUMED, COUNTED, EVIDENCE, MEASURED, capacity_from, machines
+from mmjax.planning.search import rank
 
 
-def report(plan: Plan, chip: Chip | None, measured: float | None = None) -> Group:
+def report(plan: Plan, measured: float | None = None, why: str = "") -> Group:
     """Returns the tables of a plan.
 
     Args:
-      plan: of a step.
-      chip: of its topology, whose figures the assumptions are.
+      plan: of a step; its chip's figures are the assumptions.
       measured: examples a second of this machine's input pipeline, None where it was not measured.
+      why: it was not.
     """
     tables = [_job(plan), _memory(plan)]
-    if chip is not None and plan.parts:
-        tables += [_time(plan, chip), _collectives(plan, chip), _job_rates(plan, measured)]
+    if plan.chip is not None and plan.parts:
+        tables += [_time(plan, plan.chip), _collectives(plan, plan.chip), _job_rates(plan, measured, why)]
     return Group(*tables)
 
 
@@ -62,32 +60,45 @@ def _memory(plan: Plan) -> Table:
     else:
         title = f"memory of a device: it does NOT fit, {_gib(memory.needed - memory.capacity)} too much"
     table = _table(title, "", "")
-    if memory.arguments:
+    known = memory.arguments > 0  # of a step that the compiler refuses, only the state is
+    if known:
         table.add_row("arguments (state and batch)", _gib(memory.arguments), EVIDENCE)
-        for name, size in memory.state.items():
-            table.add_row(f"  {name}", _gib(size), COUNTED)
-        table.add_row("temporaries", _gib(memory.temporaries), EVIDENCE)
-        for size, what in memory.largest:
-            table.add_row(f"  {what}", _gib(size), EVIDENCE)
+    for name, size in memory.state.items():
+        table.add_row(f"  {name}", _gib(size), COUNTED)
+    table.add_row("temporaries", _gib(memory.temporaries) if known else "", EVIDENCE if known else "not known")
+    for size, what in memory.largest:
+        table.add_row(f"  {what}", _gib(size), EVIDENCE)
+    if not known and not memory.largest:
+        table.add_row("  the compiler stopped before it placed them, and names none", "", EVIDENCE)
+    if known:
         table.add_row("outputs that take no argument's place", _gib(memory.outputs), EVIDENCE)
     table.add_row("needed", _gib(memory.needed), EVIDENCE)
     if memory.capacity is not None:
-        table.add_row("available", _gib(memory.capacity), ASSUMED if memory.fits else EVIDENCE)
+        table.add_row("available", _gib(memory.capacity), capacity_from(plan))
     return table
 
 
 def _time(plan: Plan, chip: Chip) -> Table:
-    title = f"estimated time of a step (assumed: a clock of {chip.clock / 1e9:.2f} GHz)"
-    table = _table(title, "part of the model", "ms", "share")
+    by = "compiler's cycles" if chip.clock else f"{COUNTED}; {ASSUMED}"
+    how = f"a clock of {chip.clock / 1e9:.2f} GHz" if chip.clock else _roofline(chip)
+    table = _table(f"estimated time of a step (assumed: {how})", "part of the model", "ms", "share")
     total = plan.compute_seconds
     for name, seconds in plan.parts.items():
-        table.add_row(name, f"{1e3 * seconds:,.2f}", f"{seconds / total:.1%}", "compiler's cycles")
+        table.add_row(name, f"{1e3 * seconds:,.2f}", f"{seconds / total:.1%}", by)
     table.add_section()
-    table.add_row("computation", f"{1e3 * total:,.2f}", "", "compiler's cycles")
+    table.add_row("computation", f"{1e3 * total:,.2f}", "", by)
+    if chip.clock:
+        count = f"{plan.without_cycles:,} of {plan.operations:,}"
+        table.add_row("operations without an estimate, which count 0", "", count, EVIDENCE)
     table.add_row("communication, none of it hidden", f"{1e3 * plan.communication_seconds:,.2f}", "", ASSUMED)
     table.add_row("MFU without communication", "", f"{plan.mfu(total):.1%}", "published peak")
     table.add_row("MFU with all of it", "", f"{plan.mfu(plan.seconds):.1%}", "published peak")
     return table
+
+
+def _roofline(chip: Chip) -> str:
+    peak, bandwidth = chip.peak_flops / 1e12, chip.bandwidth / 1e12
+    return f"a roofline, which no step beats, of {peak:,.0f} TFLOP/s and {bandwidth:.2f} TB/s"
 
 
 def _collectives(plan: Plan, chip: Chip) -> Table:
@@ -100,26 +111,32 @@ def _collectives(plan: Plan, chip: Chip) -> Table:
     return table
 
 
-def _job_rates(plan: Plan, measured: float | None) -> Table:
+def _job_rates(plan: Plan, measured: float | None, why: str) -> Table:
     table = _table("the run", "", "")
     rate = plan.examples_per_host
     table.add_row("examples/s a host must make", f"{rate:,.0f}", "the estimate")
     table.add_row("MB/s a host must make", f"{plan.bytes_per_host / 1e6:,.0f}", "the estimate")
-    if measured is not None:
-        hosts = math.ceil(rate / measured)
-        table.add_row("examples/s of this machine", f"{measured:,.0f} (1/{hosts} of it)", "measured here")
+    if measured is None:
+        table.add_row("examples/s of this machine", "not measured", why)
+    else:
+        each = plan.batch_bytes / plan.batch_size
+        table.add_row("examples/s of this machine", f"{measured:,.0f}", MEASURED)
+        table.add_row("MB/s of this machine", f"{measured * each / 1e6:,.0f}", MEASURED)
+        table.add_row("machines like this one to feed a host", f"{machines(plan, measured):,}", MEASURED)
     table.add_row("chip-hours for a billion examples", f"{plan.chip_hours:,.0f}", "the estimate")
     return table
 
 
 def search_table(tried: Mapping[Choice, Plan], most: int = 8) -> Table:
-    """Returns what a search tried, the best first."""
-    table = Table("tried", "GiB a device", "ms a step", "fits", title="the best that were tried", title_justify="left")
-    for column in table.columns[1:3]:
+    """Returns what was tried and fits, the best first, and how many others did not."""
+    fitting = {choice: plan for choice, plan in tried.items() if plan.memory.fits}
+    title = f"the best of the {len(fitting)} that fit ({len(tried) - len(fitting)} tried did not)"
+    table = Table("tried", "GiB a device", "ms a step", title=title, title_justify="left")
+    for column in table.columns[1:]:
         column.justify = "right"
-    for choice, plan in sorted(tried.items(), key=lambda item: rank(item[1]))[:most]:
+    for choice, plan in sorted(fitting.items(), key=lambda item: rank(item[1]))[:most]:
         time = "" if math.isnan(plan.seconds) else f"{1e3 * plan.seconds:,.1f}"
-        table.add_row(str(choice), f"{plan.memory.needed / GIB:,.2f}", time, "yes" if plan.memory.fits else "no")
+        table.add_row(str(choice), f"{plan.memory.needed / GIB:,.2f}", time)
     return table
 
 

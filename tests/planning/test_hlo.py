@@ -1,11 +1,13 @@
 """Reading of compiled programs, and what is estimated from them, on a small program written by hand."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from mmjax.planning.chips import CHIPS
-from mmjax.planning.estimate import collectives, cycles_by_part, part_of
+from mmjax.planning.estimate import collectives, cycles_by_part, operations, part_of
 from mmjax.planning.hlo import bytes_of, parse
 
 TEXT = """HloModule jit_step, is_scheduled=true
@@ -99,9 +101,59 @@ def test_collectives_by_the_ring_algorithm():
     assert found["all-reduce"].seconds == found["all-reduce"].wire_bytes / 100e9
 
 
-def test_a_group_that_spans_slices_goes_over_the_network():
-    ring, network = (collectives(parse(TEXT), 32, CHIPS["v5e"], slices)["all-gather"].seconds for slices in (2, 8))
-    assert network / ring == pytest.approx(CHIPS["v5e"].ring / CHIPS["v5e"].network)
+def one(line, header="HloModule m, num_partitions=8"):
+    return parse(f"{header}\n\nENTRY %main (a: f32[8]) -> f32[8] {{\n  %a = f32[8]{{0}} parameter(0)\n  {line}\n}}\n")
+
+
+@pytest.mark.parametrize(
+    ("groups", "network"),
+    [
+        ("[4,2]<=[8]", False),
+        ("[2,4]<=[8]", False),  # each fills one slice
+        ("[4,2]<=[2,4]T(1,0)", True),  # two devices, of two slices
+        ("[1,8]<=[8]", True),
+        ("{{0,1},{2,3},{4,5},{6,7}}", False),
+        ("{{0,4},{1,5},{2,6},{3,7}}", True),
+        ("mesh['data'=2,'fsdp'=4] {'fsdp'}", False),
+        ("mesh['data'=2,'fsdp'=4] {'data'}", True),
+    ],
+)
+def test_a_group_that_spans_slices_goes_over_the_network(groups, network):
+    chip, slices = CHIPS["v5e"], [0, 0, 0, 0, 1, 1, 1, 1]
+    program = one(f"ROOT %sum = f32[1000]{{0}} all-reduce(%a), replica_groups={groups}, to_apply=%add")
+    found = collectives(program, 8, chip, slices)["all-reduce"]
+    assert found.seconds == found.wire_bytes / (chip.network if network else chip.ring)
+    assert collectives(program, 8, chip)["all-reduce"].seconds == found.wire_bytes / chip.ring  # one slice
+
+
+@pytest.mark.parametrize(("pairs", "network"), [("{{0,1},{4,5}}", False), ("{{0,1},{3,4}}", True)])
+def test_a_permutation_that_crosses_slices_goes_over_the_network(pairs, network):
+    chip = CHIPS["v5e"]
+    program = one(f"ROOT %p = f32[1000]{{0}} collective-permute(%a), source_target_pairs={pairs}")
+    found = collectives(program, 8, chip, [0] * 4 + [1] * 4)["collective-permute"]
+    assert found.wire_bytes == 4000 and found.seconds == 4000 / (chip.network if network else chip.ring)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"), [("ALL_REDUCE", 2 * 2 / 3), ("ALL_GATHER", 2), ("REDUCE_SCATTER", 2 / 3), ("ONE_TO_ONE", 1)]
+)
+def test_what_libtpu_sends_between_slices_is_counted(kind, sent):
+    line = "ROOT %s = (f32[1000]{0}, u32[], token[]) send(%a, %after), channel_id=2, is_host_transfer=true, "
+    line += f'frontend_attributes={{_xla_megascale_target="{{1,2,3}}x{{0:1}}",_xla_megascale_transfer_type="{kind}"}}'
+    chip, slices = CHIPS["v5e"], [0, 0, 1, 1, 2, 2]
+    (name, found), *others = collectives(one(line, "HloModule m, num_partitions=2"), 6, chip, slices).items()
+    assert name == f"{kind.lower().replace('_', '-')} between slices" and not others
+    assert found.wire_bytes == pytest.approx(sent * 4000) and found.seconds == found.wire_bytes / chip.network
+
+
+def test_without_a_chip_the_time_of_collectives_is_not_known():
+    assert math.isnan(collectives(parse(TEXT), 32, None)["all-reduce"].seconds)
+
+
+def test_operations_without_cycles_are_counted():
+    total, without = operations(parse(TEXT))
+    # in the loop 12 times: work, with cycles; at its end: meanwhile, scattered and one that starts without, last with
+    assert (total, without) == (12 + 4, 3)
 
 
 def test_a_program_of_this_machine_is_read_too():

@@ -6,9 +6,13 @@ import fiddle as fdl
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.core.mesh import MeshShape
 from mmjax.planning import search as module
-from mmjax.planning.plan import Memory, Plan
-from mmjax.planning.search import Choice, first_fit, rank, search
+from mmjax.planning.choice import Choice
+from mmjax.planning.memory import Memory
+from mmjax.planning.plan import Plan
+from mmjax.planning.report import search_table
+from mmjax.planning.search import advice, best_of, first_fit, rank, search
 from mmjax.planning.topology import Topology
 
 TOPOLOGY = Topology("toy", "tpu", tuple(range(16)))
@@ -17,6 +21,7 @@ TOPOLOGY = Topology("toy", "tpu", tuple(range(16)))
 @dataclasses.dataclass
 class Model:
     remat: str = "none"
+    batch_parts: int = 1
 
 
 @dataclasses.dataclass
@@ -34,12 +39,15 @@ def rule(room):
         parts = config.micro_batches
         if parts > 8:
             raise UserError("too many parts")
+        if fsdp == 32:
+            raise UserError("mesh: cannot be laid over these devices")
         saved = {"none": 1, "core": 2, "mlp": 3, "full": 4}[config.model.remat]
         needed = 64 // fsdp + 128 // parts // saved
         again = {"none": 0.5, "core": 0.0, "mlp": 0.1, "full": 0.3}[config.model.remat]
         seconds = 1.0 + 0.1 * parts + again + 0.01 * (fsdp - 4) ** 2
         memory = Memory(0, 0, 0, needed, room, {}, [])
-        return Plan("toy", 16, 1, 256, {"fsdp": fsdp}, parts, 1, memory, 1, 1, {"x": seconds}, {}, 1, 0.0, 1.0)
+        mesh = {"data": 16 // fsdp, "fsdp": fsdp, "tensor": 1}
+        return Plan("toy", 16, 1, 256, mesh, parts, 1, memory, 1, 1, {"x": seconds}, {}, 1, 0.0, 1.0)
 
     return make_plan
 
@@ -53,19 +61,49 @@ def test_the_search_finds_what_is_fastest(config, monkeypatch):
     monkeypatch.setattr(module, "make_plan", rule(room=10_000))
     seen = []
     tried = search(config, TOPOLOGY, lambda choice, plan: seen.append(choice))
-    best = min(tried, key=lambda choice: rank(tried[choice]))
-    assert best == Choice(fsdp=4, remat="core") and list(tried) == seen and seen[0] == Choice()
+    assert best_of(tried) == Choice(fsdp=4, remat="core") and list(tried) == seen and seen[0] == Choice()
+    assert Choice(fsdp=4, remat="core", batch_parts=8) in tried
     assert not config.model.__arguments__ and config.mesh is None  # the config is left alone
+    assert advice(config, tried) == ""  # it fits as it is
 
 
 def test_what_does_not_fit_is_made_to(config, monkeypatch):
-    monkeypatch.setattr(module, "make_plan", rule(room=100))
+    monkeypatch.setattr(module, "make_plan", rule(room=90))
     plan = module.make_plan(config, TOPOLOGY)
-    assert not plan.memory.fits
     tried = {Choice(): plan}
-    assert first_fit(config, TOPOLOGY, tried) == Choice(micro_batches=4)
-    assert tried[Choice(micro_batches=4)].memory.fits and not tried[Choice(micro_batches=2)].memory.fits
-    assert rank(tried[Choice(micro_batches=4)]) < rank(plan) < rank(tried[Choice(micro_batches=2)])
+    assert not plan.memory.fits
+    assert first_fit(config, TOPOLOGY, tried) == Choice(fsdp=8, remat="full")
+    assert list(tried) == [Choice(), Choice(fsdp=8), Choice(remat="full"), Choice(fsdp=8, remat="full")]
+    assert advice(config, tried) == "It fits with: --mesh fsdp=8 --set model.remat=full (0.0 GiB)"
+    assert rank(tried[Choice(fsdp=8, remat="full")]) < rank(plan)
+
+
+def test_ever_more_micro_batches_are_tried(config, monkeypatch):
+    monkeypatch.setattr(module, "make_plan", rule(room=16))
+    tried = {Choice(): module.make_plan(config, TOPOLOGY)}
+    assert first_fit(config, TOPOLOGY, tried) == Choice(fsdp=8, remat="full", micro_batches=4)
+
+
+def test_what_the_config_has_already_is_not_tried_again(config, monkeypatch):
+    config.mesh = fdl.Config(MeshShape, fsdp=8)
+    config.model.remat = "full"
+    monkeypatch.setattr(module, "make_plan", rule(room=24))
+    tried = {Choice(): module.make_plan(config, TOPOLOGY)}
+    assert first_fit(config, TOPOLOGY, tried) == Choice(micro_batches=2)
+    assert list(tried) == [Choice(), Choice(micro_batches=2)]
+
+
+def test_choices_that_are_not_possible_are_survived(config, monkeypatch):
+    monkeypatch.setattr(module, "make_plan", rule(room=10_000))
+    refused = {}
+
+    def each(choice, found):
+        if isinstance(found, UserError):
+            refused[choice] = found
+
+    monkeypatch.setattr(module, "_meshes", lambda best, plan: (Choice(fsdp=size) for size in (4, 32, 16)))
+    tried = search(config, TOPOLOGY, each)
+    assert Choice(fsdp=32) in refused and Choice(fsdp=16) in tried
 
 
 def test_nothing_that_fits_is_none(config, monkeypatch):
@@ -74,3 +112,14 @@ def test_nothing_that_fits_is_none(config, monkeypatch):
     tried = {Choice(): module.make_plan(config, TOPOLOGY)}
     assert first_fit(config, TOPOLOGY, tried, lambda choice, found: refused.append((choice, found))) is None
     assert any(choice.micro_batches == 16 and str(found) == "too many parts" for choice, found in refused)
+    assert advice(config, tried).startswith("Nothing that was tried fits")
+    assert search(config, TOPOLOGY).keys() == tried.keys()  # and is not made fast
+
+
+def test_the_table_holds_what_fits_and_counts_the_rest(config, monkeypatch):
+    monkeypatch.setattr(module, "make_plan", rule(room=90))
+    tried = search(config, TOPOLOGY)
+    table = search_table(tried, most=100)
+    fitting = [plan for plan in tried.values() if plan.memory.fits]
+    assert table.row_count == len(fitting) < len(tried)
+    assert table.title == f"the best of the {len(fitting)} that fit ({len(tried) - len(fitting)} tried did not)"

@@ -1,0 +1,89 @@
+"""What a search may change of a config, and the flags by which a person changes the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import fiddle as fdl
+
+from mmjax.core.config import set_everywhere
+from mmjax.core.mesh import MeshShape
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a search may change of a config; None leaves it as it is.
+
+    Attributes:
+      fsdp: size of that mesh axis; tensor stays and data takes the rest.
+      remat: of every encoder, fusion and decoder that has a policy.
+      micro_batches: of the experiment.
+      batch_parts: of every encoder that takes its examples in parts.
+    """
+
+    fsdp: int | None = None
+    remat: str | None = None
+    micro_batches: int | None = None
+    batch_parts: int | None = None
+
+    def apply(self, config: fdl.Config) -> fdl.Config:
+        """Returns a copy of config with the choice made."""
+        config = fdl.deepcopy_with(config)
+        if self.fsdp is not None:
+            config.mesh = fdl.Config(MeshShape, data=-1, fsdp=self.fsdp, tensor=_of_mesh(config, "tensor"))
+        for name in ("remat", "batch_parts"):
+            if (value := getattr(self, name)) is not None:
+                set_everywhere(config.model, name, value, overwrite=True)
+        if self.micro_batches is not None:
+            config.micro_batches = self.micro_batches
+        return config
+
+    def without_effect(self, config: fdl.Config, mesh: dict[str, int]) -> Choice:
+        """Returns the choice without what the config has already; mesh: the sizes of the axes that it gives."""
+        same = [name for name in ("remat", "batch_parts") if _values(config, name) <= {getattr(self, name)}]
+        same += ["fsdp"] if self.fsdp == mesh["fsdp"] else []
+        same += ["micro_batches"] if self.micro_batches == getattr(config, "micro_batches", 1) else []
+        return dataclasses.replace(self, **dict.fromkeys(same))
+
+    def flags(self, config: fdl.Config) -> str:
+        """Returns the flags of `plan` that make the choice: '--mesh fsdp=8 --set micro_batches=4'."""
+        found = []
+        if self.fsdp is not None:
+            free = "data=-1," if _of_mesh(config, "data") != -1 else ""
+            found.append(f"--mesh {free}fsdp={self.fsdp}")
+        for name in ("remat", "batch_parts"):
+            if (value := getattr(self, name)) is not None:
+                found += [f"--set {path}={value}" for path, old in _everywhere(config.model, name) if old != value]
+        if self.micro_batches is not None:
+            found.append(f"--set micro_batches={self.micro_batches}")
+        return " ".join(found)
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in dataclasses.asdict(self).items() if value is not None]
+        return ", ".join(parts) or "as configured"
+
+
+def _of_mesh(config: fdl.Config, axis: str) -> int:
+    mesh = config.__arguments__.get("mesh")
+    return getattr(mesh if isinstance(mesh, (fdl.Config, MeshShape)) else MeshShape(), axis)
+
+
+def _values(config: fdl.Config, name: str) -> set[Any]:
+    return {value for _, value in _everywhere(config.model, name)}
+
+
+def _everywhere(node: Any, name: str, path: str = "model") -> Iterator[tuple[str, Any]]:
+    """Yields (path, value) of a parameter wherever `core.config.set_everywhere` sets it."""
+    children: dict[str, Any] = {}
+    if isinstance(node, fdl.Buildable):
+        if name in node.__signature_info__.parameters:
+            yield f"{path}.{name}", getattr(node, name, None)
+        children = dict(node.__arguments__)
+    elif isinstance(node, dict):
+        children = node
+    elif isinstance(node, (list, tuple)):
+        children = {str(number): child for number, child in enumerate(node)}
+    for key, child in children.items():
+        yield from _everywhere(child, name, f"{path}.{key}")
