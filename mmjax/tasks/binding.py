@@ -36,6 +36,7 @@ class Binding:
       pairs: 'FIRST+SECOND', two modalities each.
       weights: pair -> fixed weight; 1 where there is none.
       kind, form, chunk_size: as in `tasks.contrastive.Contrastive`.
+      tasks: (once made) pair -> its task.
 
     Raises:
       UserError: no pair, a name that is no pair, one that is there twice, a weight of none, an unknown kind or form; or
@@ -63,7 +64,7 @@ class Binding:
         for pair in self.weights:
             one_of(pair, self.pairs, "Binding.weights")
         at_least(0, "Binding.weights", **self.weights)
-        self._tasks()
+        object.__setattr__(self, "tasks", self._tasks())
 
     def _tasks(self) -> dict[str, Contrastive]:
         options = {"kind": self.kind, "form": self.form, "chunk_size": self.chunk_size}
@@ -81,7 +82,7 @@ class Binding:
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the sum, spread over the examples so that its mean is the sum of the pairs' means."""
         parts = {}
-        for pair, task in self._tasks().items():
+        for pair, task in self.tasks.items():
             both = tuple(by_example["embeddings"][name] for name in (task.first, task.second))
             part = task.loss({"pair": both, "penalties": {}}, self._scalars(shared, pair), batch)
             rows = jnp.sum(part.mask.astype(jnp.float32))
