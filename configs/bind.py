@@ -3,8 +3,12 @@
     python train.py --config configs/bind.py --workdir runs/bind                  # text and speech meet in the pictures
     python train.py --config configs/bind.py:with_pairs --workdir runs/with_pairs # and are shown together too
     python train.py --config configs/bind.py:single --workdir runs/single         # one pair: CLIP
-    python train.py --config configs/bind.py --workdir runs/frozen --init-from runs/single \\
-        --set 'optimizer.frozen=["encoders_image/.*", "fusion/projections_image/.*"]'  # the anchor stays as it is
+
+An anchor that was trained before and stays as it is (text learns on, speech from scratch):
+
+    python train.py --config configs/bind.py --workdir runs/frozen --init-from runs/single \
+        --set 'init_from.allow_missing=[".*audio.*"]' \
+        --set 'optimizer.frozen=["encoders_image/.*", "fusion/projections_image/.*"]'
 
 Method: Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023, section 3.2.
 """
@@ -52,7 +56,7 @@ def get_config(size: str = "full") -> fdl.Config:
     one_of(size, PAIRS, "configs/bind.py")
     pairs, smoke = PAIRS[size], size == "smoke"
     names = [name for name in COLUMN if any(name in pair.split("+") for pair in pairs)]
-    width, steps = (32, 10) if smoke else (128, 400)
+    width, steps = (32, 10) if smoke else (128, 480)
     tower = {"width": width, "num_heads": 2, "mlp_dim": 4 * width, "pool": "mean", "scan": False}
     mel = fdl.Config(AstMel, RATE, n_fft=256, win_length=200, hop_length=80, num_mels=40)  # 25 ms every 10 ms
     encoders = {
