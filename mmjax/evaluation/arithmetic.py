@@ -96,7 +96,7 @@ class ArithmeticEvaluator:
       UserError: (called) no caption begins with another one.
 
     References:
-      Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023, section 4.4 (embedding arithmetic).
+      Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023 (embedding space arithmetic).
     """
 
     modality: str = "image"
@@ -151,9 +151,8 @@ class ArithmeticEvaluator:
             )
         changes = list(dict.fromkeys(row.change for row in rows))
         said = dict(zip(changes, unit(encode_text(changes)), strict=True))
-        a = np.stack([vectors[row.base] for row in rows])  # [T, E]
-        b = np.stack([said[row.change] for row in rows])  # [T, E]
-        queries = {f"{self.modality}+{self.text}": unit(a + b), self.modality: a, self.text: b}
+        a, b = (np.stack(some) for some in zip(*((vectors[row.base], said[row.change]) for row in rows), strict=True))
+        queries = {f"{self.modality}+{self.text}": unit(a + b), self.modality: a, self.text: b}  # [T, E] each
         return self._metrics(queries, rows, captions, gallery)
 
     def _captioned(self, embed: Embed, batches: Iterable[Batch]) -> tuple[list[str], np.ndarray]:
@@ -169,6 +168,7 @@ class ArithmeticEvaluator:
         right = np.array([number[row.whole] for row in rows])  # [T]
         left_out = np.array([number.get(row.base, -1) for row in rows])  # [T]
         counts = {name: ranks_without(query, gallery, names, right, left_out) for name, query in queries.items()}
-        counts["chance"] = ranks_without(0 * queries[self.modality], gallery, names, right, left_out)  # all are tied
+        rivals = np.array([np.sum((names != a) & (names != b)) for a, b in zip(right, left_out, strict=True)])
+        counts["chance"] = RankCounts(np.zeros_like(rivals), rivals)  # all are tied
         metrics = {f"{name}/recall_at_{k}": float(np.mean(c.hit_at(k))) for name, c in counts.items() for k in self.ks}
         return metrics | {"triples": float(len(rows))}
