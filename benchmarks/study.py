@@ -1,6 +1,6 @@
 """Runs a config in many variants and seeds, and writes what it measured as a Markdown table.
 
-    python -m benchmarks.study har --out docs/results          # or: sentiment, action, ecg, lidar, fusion_study
+    python -m benchmarks.study har --out docs/results          # or: sentiment, action, ecg, lidar, fusion_study, bind
     python -m benchmarks.study --list
 
 A run that was measured before (same config and versions) is taken from WORKDIR/measured.json; `--fresh` measures anew.
@@ -197,7 +197,7 @@ def shown(metric: str, values: Sequence[float | None]) -> str:
     """Returns '93.1 ± 0.4 %' of shares, '0.412 ± 0.010' of other numbers, '' where there are none."""
     if any(value is None for value in values):
         return ""
-    share = metric.rsplit("/", 1)[-1] in ("accuracy", "weighted_f1", "macro_f1")
+    share = metric.rsplit("/", 1)[-1] in ("accuracy", "weighted_f1", "macro_f1", "recall_at_1")
     scaled = [100 * value if share else value for value in values]
     digits = 1 if share else 3
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""

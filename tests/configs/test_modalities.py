@@ -47,6 +47,7 @@ def few(tmp_path_factory):
         ("ecg", "leads/lost 92 %/accuracy"),
         ("lidar", "points/lost 90 %/accuracy"),
         ("fusion_study", "held_out/audio/accuracy"),
+        ("bind", "text_audio/text_to_audio/recall_at_1"),
     ],
 )
 def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):

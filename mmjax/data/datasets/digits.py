@@ -116,10 +116,11 @@ def spoken(utterances: list[Utterance]) -> list[np.ndarray]:
     import soxr
 
     recordings, rate = speak_all(utterances)
-    return [_trimmed(soxr.resample(samples, rate, RATE))[:MAX_SAMPLES] for samples in recordings]
+    return [trimmed(soxr.resample(samples, rate, RATE))[:MAX_SAMPLES] for samples in recordings]
 
 
-def _trimmed(samples: np.ndarray) -> np.ndarray:
+def trimmed(samples: np.ndarray) -> np.ndarray:
+    """Returns int16 samples [S] from the first to the last above 100, or all where none is."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > 100)
     return samples[loud[0] : loud[-1] + 1] if len(loud) else samples
 

