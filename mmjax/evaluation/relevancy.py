@@ -1,10 +1,8 @@
 """What a prediction looked at: gradient-weighted relevancy and attention rollout, through any wiring of the layers.
 
 Relevancy goes from the tokens of every encoder to the joint vector by R += A R at each attention layer, along with the
-residual sums. That is a derivative under other rules: an attention layer passes on what its keys hold, weighted by A; a
-residual sum adds; norms and projections pass on what they are given; an MLP passes on nothing. So the model itself is
-differentiated, with these rules in place of the true ones (`_graft`), and self-, cross- and bottleneck attention,
-scanned or not, need no code of their own.
+residual sums. That is a derivative under other rules (`evaluation.rules`), so the model itself is differentiated with
+them, and self-, cross- and bottleneck attention, scanned or not, need no code of their own.
 """
 
 from __future__ import annotations
@@ -19,10 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.types import Array, Outputs, Stream, Tokens
+from mmjax.evaluation.rules import SHARES, gate, relevant
 from mmjax.evaluation.sites import (
-    ATTENTION,
     ENCODER,
-    TOKENS,
     Path,
     Sites,
     at_tokens,
@@ -31,18 +28,8 @@ from mmjax.evaluation.sites import (
     run,
     stored_attention,
 )
-from mmjax.layers.attention import Attention
-from mmjax.layers.conformer import ConvolutionModule, FeedForward
 from mmjax.layers.hooks import PERTURBATIONS, RELEVANCY
-from mmjax.layers.mlp import Mlp
-from mmjax.layers.norm import LayerNorm
-from mmjax.layers.pooling import Pool, summary
-
-BRANCHES = (Mlp, FeedForward, ConvolutionModule)
-NORMS = (LayerNorm, nn.LayerNorm)
-
-SHARES = "shares"
-"""Of the tokens of a pool, or of those that an encoder gives."""
+from mmjax.layers.pooling import summary
 
 Weights = Mapping[Path, Array]
 
@@ -92,7 +79,7 @@ def relevancy(
 
     def scored(perturbations: Weights) -> tuple[jax.Array, Any]:
         variables = {"params": params, PERTURBATIONS: collection(perturbations)}
-        outputs, stored = run(model, variables, streams, at_tokens(_gate))
+        outputs, stored = run(model, variables, streams, at_tokens(gate))
         values = score(outputs).astype(jnp.float32)  # [B]
         return values.sum(), (values, stored_attention(stored))
 
@@ -146,8 +133,10 @@ def _propagated(
 
     def read(seeds: Weights) -> jax.Array:
         variables = {"params": params, RELEVANCY: collection({**weights, **seeds})}
-        outputs, _ = run(model, variables, streams, _relevant)
-        towers = sum(_read(tokens, weights.get((f"{ENCODER}{name}", SHARES))) for name, tokens in outputs.tokens.items())
+        outputs, _ = run(model, variables, streams, relevant)
+        towers = sum(
+            _read(tokens, weights.get((f"{ENCODER}{name}", SHARES))) for name, tokens in outputs.tokens.items()
+        )
         if outputs.fused is None or outputs.fused.pooled is None:
             return towers.sum()
         return jnp.where(joint, outputs.fused.pooled.astype(jnp.float32).mean(axis=-1), towers).sum()
@@ -162,45 +151,6 @@ def _read(tokens: Tokens, share: jax.Array | None) -> jax.Array:
     there = jnp.where(tokens.present[:, None], share, 0.0)  # [B, N]
     found = jnp.einsum("bn,bnd->bd", there, tokens.x.astype(jnp.float32)).mean(axis=-1)
     return found if tokens.pooled is None else found + summary(tokens).mean(axis=-1)
-
-
-def _relevant(module: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-    """The rules of relevancy; a module that has none is differentiated as it is."""
-    if isinstance(module, BRANCHES):
-        return jax.lax.stop_gradient(call(*args, **kwargs))
-    if isinstance(module, NORMS):
-        return _graft(call(*args, **kwargs), args[0])
-    if isinstance(module, nn.Dense):
-        return _graft(call(*args, **kwargs), args[0].mean(axis=-1, keepdims=True))
-    if isinstance(module, Attention):
-        return _graft(call(*args, **kwargs), _attended(module, *args, **kwargs))
-    found = at_tokens(_seed)(module, call, args, kwargs)
-    if isinstance(module, Pool) and module.kind != "attention" and module.has_variable(RELEVANCY, SHARES):
-        share = module.get_variable(RELEVANCY, SHARES)  # [B, N]
-        return _graft(found, jnp.einsum("bn,bnd->bd", share, _seed(module, args[0]).astype(jnp.float32)))
-    return found
-
-
-def _graft(value: Any, like: jax.Array) -> Any:
-    """Returns value with the derivative of `like`, which has its shape or broadcasts to it; None stays None."""
-    if value is None:
-        return None
-    return jax.lax.stop_gradient(value) + (like - jax.lax.stop_gradient(like)).astype(value.dtype)
-
-
-def _attended(module: nn.Module, x: jax.Array, context: jax.Array | None = None, mask: Any = None) -> jax.Array:
-    """Returns [B, N, 1]: what the keys hold, weighted by the relevancy of the weights [B, N, M]."""
-    held = (x if context is None else context).astype(jnp.float32).mean(axis=-1)  # [B, M]
-    return jnp.einsum("bnm,bm->bn", module.get_variable(RELEVANCY, ATTENTION), held)[..., None]
-
-
-def _seed(module: nn.Module, x: jax.Array) -> jax.Array:
-    return x + module.get_variable(RELEVANCY, TOKENS)[..., None].astype(x.dtype)
-
-
-def _gate(module: nn.Module, x: jax.Array) -> jax.Array:
-    """Times 1: the derivative for the zero in it is gradient x input."""
-    return x * (1 + module.get_variable(PERTURBATIONS, TOKENS)[..., None]).astype(x.dtype)
 
 
 def _positive(x: jax.Array) -> jax.Array:

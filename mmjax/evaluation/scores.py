@@ -115,6 +115,10 @@ def evidence_of(score: Score) -> Callable[[Outputs], jax.Array]:
 
     def of(outputs: Outputs) -> jax.Array:
         present = {name: tokens.present for name, tokens in outputs.tokens.items()}
-        return score.evidence(answers_of(outputs), present).max(axis=-1)
+        table = score.evidence(answers_of(outputs), present)  # [B, K]
+        column = table.argmax(
+            axis=-1, keepdims=True
+        )  # the gradient of a maximum divides by how often it is found again
+        return jnp.take_along_axis(table, column, axis=-1)[:, 0]
 
     return of

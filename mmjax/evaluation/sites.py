@@ -1,4 +1,4 @@
-"""Where an explanation takes hold of a model: its attention, its pools, the tokens that its encoders are given and give.
+"""Where an explanation takes hold of a model: attention, pools, and the tokens that encoders are given and give.
 
 No fusion and no encoder is named here: the places are told by the classes of `layers`, as modules are called, so a new
 model that is built from these layers has them too.

@@ -11,6 +11,8 @@ from mmjax.core.types import Stream, Tokens
 from mmjax.decoders.head import Head
 from mmjax.encoders.image import ImageEncoder
 from mmjax.encoders.resnet import ResNetEncoder
+from mmjax.evaluation.curves import deletion, insertion
+from mmjax.evaluation.parts import keep_parts
 from mmjax.evaluation.relevancy import relevancy, rollout, rollout_matrix
 from mmjax.evaluation.scores import Cosine, Probability, evidence_of
 from mmjax.fusion.bottleneck import Bottleneck
@@ -169,7 +171,7 @@ def test_equals_the_recursion_of_bottlenecks_by_hand():
 def test_without_attention_it_is_gradient_times_input():
     """A ResNet and late fusion: nothing attends to anything, and the result says so."""
     streams = {"image": Stream(explained.streams()["image"].values[:2], np.array([[True], [False]]))}
-    encoder = ResNetEncoder(stage_sizes=(1,), width=8, block="basic", stem="cifar") if False else small_resnet()
+    encoder = ResNetEncoder((1,), bottleneck=False, width=8, stem="small", num_groups=4)
     model = MultimodalModel({"image": encoder}, Late(8), {"label": Head(3)})
     params = explained.params_of(model, streams)
     found, _ = both(model, params, streams, Probability())
@@ -178,22 +180,43 @@ def test_without_attention_it_is_gradient_times_input():
     assert values[0].sum() > 0 and not values[1].any()
 
 
-def small_resnet():
-    """Returns the smallest ResNet."""
-    import inspect
-
-    raise AssertionError(inspect.signature(ResNetEncoder))
-
-
-def test_finds_the_planted_patch():
+@pytest.fixture(scope="module")
+def explained_patches():
+    """Returns (parameters, streams, classes, the planted places, relevancy of the image) of 64 unseen pictures."""
     params = planted.learned()
     streams, label, place = planted.planted(64, 10_000)
-    found, rolled = both(planted.MODEL, params, streams, Probability())
+    found, _ = both(planted.MODEL, params, streams, Probability())
+    return params, streams, label, place, found
+
+
+def test_finds_the_planted_patch(explained_patches):
+    params, streams, label, place, found = explained_patches
     right = np.argmax(planted.answers(params, streams)["label"], axis=1) == label
     assert right.mean() > 0.95
-    hit = np.argmax(found.tokens["image"], axis=1) == place
-    assert hit[right].mean() > 0.9
-    assert (np.asarray(found.tokens["image"]).sum(axis=1) > np.asarray(found.tokens["text"]).sum(axis=1))[right].all()
+    assert (np.argmax(found.tokens["image"], axis=1) == place)[right].mean() > 0.9
+    sums = {name: np.asarray(values).sum(axis=1)[right] for name, values in found.tokens.items()}
+    assert sums["image"].mean() > sums["text"].mean()
+
+
+def test_deleting_relevant_patches_falls_faster_than_deleting_random_ones(explained_patches):
+    params, streams, label, _, found = explained_patches
+    random = np.random.default_rng(0).random((6, 16))
+    gaps = []
+    for row in range(6):
+        one = jax.tree.map(lambda leaf, row=row: np.repeat(leaf[row : row + 1], 64, axis=0), streams)
+
+        def value(keep, one=one, row=row):  # 64 rows, as the program is compiled for them
+            keep = np.concatenate([keep, np.ones((64 - len(keep), 16), bool)])
+            image = jax.tree.map(np.asarray, keep_parts(one["image"], keep))
+            logits = planted.answers(params, one | {"image": image})["label"]
+            return np.asarray(jax.nn.softmax(logits))[:11, label[row]]
+
+        orders = (np.asarray(found.tokens["image"])[row], random[row])
+        (fall, other), (rise, rest) = (
+            [curve(value, order).area for order in orders] for curve in (deletion, insertion)
+        )
+        gaps.append((other - fall, rise - rest))
+    assert (np.mean(gaps, axis=0) > 0.1).all(), gaps
 
 
 def test_attention_that_is_called_twice_is_a_sentence():
