@@ -1,6 +1,7 @@
-"""Explanations of loaded runs: numbers that add up, what is missing, the picture, the evaluator's metrics and picture."""
+"""Explanations of loaded runs: numbers that add up, what is missing, pictures, the evaluator's metrics."""
 
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmjax.notebook.evaluate import own_evaluations
 from mmjax.notebook.loaded import load
 from mmjax.notebook.why_plots import why_picture
 from mmjax.notebook.why_report import attribution_report
+from tests.devices import run_on_devices
 
 SENSORS = ("accelerometer", "gyroscope")
 
@@ -37,6 +39,11 @@ def watch(trained_watch):
 
 def written(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def added(explanation):
+    """Returns the sum of all Shapley values."""
+    return sum(float(phi.sum()) for phi in explanation.shapley.values())
 
 
 def test_a_cosine_is_shared_among_patches_and_words(pair):
@@ -109,8 +116,8 @@ def test_a_missing_sensor_has_no_share(watch):
 def test_evaluator_in_training_and_its_picture(trained_watch):
     folder, metrics = trained_watch
     assert sum(metrics[f"why/{name}/share"] for name in SENSORS) == pytest.approx(1)
-    added = sum(metrics[f"why/{name}/shapley"] for name in SENSORS)
-    assert added == pytest.approx(metrics["why/all/score"] - metrics["why/none/score"], abs=1e-5)
+    total = sum(metrics[f"why/{name}/shapley"] for name in SENSORS)
+    assert total == pytest.approx(metrics["why/all/score"] - metrics["why/none/score"], abs=1e-5)
     (path,) = attribution_report(folder)
     assert path == pathlib.Path(folder) / "attribution.png"
     with Image.open(path) as picture:
@@ -138,3 +145,26 @@ def test_tokens_go_to_the_parts_they_are_made_of():
     assert grid_of(7, 32, 32) is None
     changes = np.array([[2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
     np.testing.assert_allclose(spread(np.array([1.0, 5.0, 2.0, 9.0]), changes), [0.5 + 0.5, 0.5, 1.5])
+
+
+def test_on_eight_devices_as_on_one(trained_watch, watch):
+    run, record = watch
+    expected = run.explain(**{name: record[name] for name in SENSORS})
+    found = json.loads(
+        run_on_devices(f"""
+            import json
+            from mmjax.core.mesh import MeshShape, make_mesh
+            from mmjax.notebook.evaluate import own_evaluations
+            from mmjax.notebook.loaded import load
+
+            run = load({str(trained_watch[0])!r}, mesh=make_mesh(MeshShape(data=4, fsdp=2)))
+            record = own_evaluations(run)["held_out"].source.read(0)
+            found = run.explain(accelerometer=record["accelerometer"], gyroscope=record["gyroscope"])
+            tokens = {{name: values.tolist() for name, values in found.relevancy.items()}}
+            print(json.dumps([found.value, found.shares, tokens]))
+        """).splitlines()[-1]
+    )
+    assert found[0] == pytest.approx(expected.value, abs=1e-5)
+    assert found[1] == pytest.approx(expected.shares, abs=1e-4)
+    for name in SENSORS:
+        np.testing.assert_allclose(found[2][name], expected.relevancy[name], rtol=1e-3, atol=1e-6)
