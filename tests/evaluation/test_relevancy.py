@@ -142,7 +142,7 @@ def blocks(start):
 def test_equals_the_recursion_of_co_attention_by_hand():
     model, params, streams = words(CoAttention(8, 1, 2, 12, scan=False, pool="last"))
     found, _ = both(model, params, streams, Probability())
-    layer = fusion_weights(model, params, streams)["layers"]
+    layer = fusion_weights(model, params, streams)["layers_0"]
     start, end = blocks(None), {}
     for name, other in (("a", "b"), ("b", "a")):
         crossed = start[name] + layer[f"cross_{name}"]["attention"]["attention"] @ start[other]
