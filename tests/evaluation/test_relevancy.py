@@ -229,5 +229,5 @@ def test_attention_that_is_called_twice_is_a_sentence():
     streams = {"image": explained.streams()["image"]}
     model = MultimodalModel({"image": Twice()}, Late(8), {"label": Head(3)})
     params = explained.params_of(model, streams)
-    with pytest.raises(UserError, match=r"encoders_image/one/.*attention is called 2 times in one pass"):
+    with pytest.raises(UserError, match=r"encoders_image/one/.* is called 2 times in one pass"):
         relevancy(model, params, streams, evidence_of(Probability()))
