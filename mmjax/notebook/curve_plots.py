@@ -38,12 +38,12 @@ def curves_picture(
     if not curves:
         raise UserError("curves_picture: there are no curves to draw.")
     above = 0.6 if title else 0.1
-    figure, axes = canvas(2 * SIDE + 2.2, TALL + 1.4 + above, top=-above)
+    width, height = 2 * SIDE + 2.2, TALL + 1.2 + above
+    figure, axes = canvas(width, height, top=-above)
     heading(axes, title, -0.3)
     for place, name in enumerate(("deletion: share left out", "insertion: share put in")):
-        box = (0.9 + place * (SIDE + 0.9), 0.2 + TALL, SIDE, -TALL)  # the canvas has its y downwards
-        inset = axes.inset_axes(box, transform=axes.transData)
-        _diagram(inset, {label: both[place] for label, both in curves.items()}, name)
+        box = ((0.8 + place * (SIDE + 1.0)) / width, 0.9 / height, SIDE / width, TALL / height)
+        _diagram(axes.inset_axes(box), {label: both[place] for label, both in curves.items()}, name)
     return save(figure, path)
 
 

@@ -150,7 +150,7 @@ def _film(axes: Axes, frames: np.ndarray, relevancy: np.ndarray, left: float, to
 def _band(axes: Axes, relevancy: np.ndarray, left: float, top: float, width: float, height: float) -> None:
     extent = (left, left + width, top + height, top)
     colours = np.array([_heat(share) for share in _scaled(relevancy.ravel())])[None]
-    axes.imshow(colours, extent=extent, aspect="auto", interpolation="nearest", zorder=1)
+    axes.imshow(colours, extent=extent, aspect="auto", interpolation="nearest", alpha=0.7, zorder=1)
 
 
 def _bars(axes: Axes, explanation: Explanation, names: Sequence[str], left: float, top: float) -> None:
@@ -159,7 +159,7 @@ def _bars(axes: Axes, explanation: Explanation, names: Sequence[str], left: floa
         axes,
         left,
         top - 0.18,
-        f"shares of {explanation.value:.2f} - {explanation.nothing:.2f}",
+        f"{explanation.value:.2f} with all, {explanation.nothing:.2f} with nothing",
         fontsize=9.5,
         color=MUTED,
     )
