@@ -106,7 +106,7 @@ def quiet_and_cached() -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Trains, then shows the results and draws retrieval.png where there was a retrieval evaluation."""
+    """Trains, then shows the results and draws retrieval.png or attribution.png where an evaluation has one."""
     import jax
     from rich.console import Console
 
@@ -165,16 +165,19 @@ def _report(workdir: str, metrics: dict[str, float], console) -> None:
     """Shows the results, the pictures and the checkpoint; every process calls it, process 0 writes."""
     from mmjax.evaluation.report import results_table
     from mmjax.notebook.report import retrieval_report
+    from mmjax.notebook.why_report import attribution_report
     from mmjax.training.checkpoint import Checkpoints
     from mmjax.training.prepare import write_text
 
     if metrics:
         console.print(results_table(metrics, title="held-out results"))
         write_text(pathlib.Path(workdir) / "results.json", json.dumps(metrics, indent=1) + "\n")
-    try:
-        shown = [f"picture: {path}" for path in retrieval_report(workdir)]
-    except UserError as error:  # the training is done and saved; a picture less does not undo that
-        shown = [f"no picture: {error}"]
+    shown = []
+    for draw in (retrieval_report, attribution_report):
+        try:
+            shown += [f"picture: {path}" for path in draw(workdir)]
+        except UserError as error:  # the training is done and saved; a picture less does not undo that
+            shown.append(f"no picture: {error}")
     checkpoints = Checkpoints(workdir)
     shown.append(f"checkpoint: {checkpoints.directory / str(checkpoints.latest())}")
     checkpoints.close()

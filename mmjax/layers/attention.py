@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.mesh import BATCH_AXES, constrain
+from mmjax.layers.hooks import INTERMEDIATES, PERTURBATIONS
 from mmjax.layers.masking import attention_mask
 from mmjax.layers.posemb import rotary
 from mmjax.layers.remat import keep
@@ -24,7 +25,8 @@ class Attention(nn.Module):
       use_rotary: rotate queries and keys by their positions.
       dtype: compute dtype of the matmuls; logits and softmax are float32.
 
-    The weights [B, H, N, M] are stored as 'attention' when the collection 'intermediates' is mutable.
+    The weights [B, H, N, M] are stored as 'attention' when the collection 'intermediates' is mutable. Where the
+    collection 'perturbations' has an 'attention' of that shape, it is added to them; see layers.hooks.
     """
 
     num_heads: int
@@ -51,9 +53,13 @@ class Attention(nn.Module):
         if self.use_rotary:
             query = rotary(query, jnp.arange(query.shape[1]))
             key = rotary(key, jnp.arange(key.shape[1]))
-        if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "attention", attention_weights(query, key, mask, self.causal))
-        y = keep(_core(query, key, value, mask, self.causal))  # [B, N, H, Dh]
+        if self.is_mutable_collection(INTERMEDIATES):
+            self.sow(INTERMEDIATES, "attention", attention_weights(query, key, mask, self.causal))
+        if self.has_variable(PERTURBATIONS, "attention"):
+            weights = attention_weights(query, key, mask, self.causal) + self.get_variable(PERTURBATIONS, "attention")
+            y = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(value.dtype), value)  # [B, N, H, Dh]
+        else:
+            y = keep(_core(query, key, value, mask, self.causal))  # [B, N, H, Dh]
         return nn.DenseGeneral(
             width, axis=(-2, -1), dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name="out"
         )(y)  # [B, N, D]

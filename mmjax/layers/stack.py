@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import at_least
+from mmjax.layers.hooks import STACKED
 from mmjax.layers.remat import rematerialised
 
 
@@ -59,7 +60,7 @@ def stack(
     def scanned(carries: Any, constants: Any, rngs: Any) -> Any:
         layers = nn.scan(
             each_part,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0} | dict.fromkeys(STACKED, 0),
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=depth,

@@ -76,6 +76,20 @@ def outline(axes: Axes, left: float, top: float, size: float, color: str, width:
     return axes.add_patch(FancyBboxPatch((left, top), size, size, boxstyle=shape, zorder=3, **line))
 
 
+def heated(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns the picture in grey under the weights [h, w], enlarged smoothly: [H, W, 3] uint8."""
+    import cv2
+    from matplotlib import colormaps
+
+    height, width = image.shape[:2]
+    share = np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-12))
+    share = np.clip(cv2.resize(share, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)[..., None]  # [H, W, 1]
+    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    heat = 255 * colormaps["inferno"](share[..., 0])[..., :3]
+    opacity = 0.25 + 0.6 * share
+    return ((1 - opacity) * grey + opacity * heat).astype(np.uint8)
+
+
 def heading(axes: Axes, title: str, y: float) -> None:
     """Writes the title at the left."""
     axes.text(0.1, y, title, fontsize=13, weight="bold", va="center", color=INK, parse_math=False)

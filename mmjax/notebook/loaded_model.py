@@ -20,8 +20,11 @@ from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Stream
 from mmjax.data.transform import Transform
 from mmjax.evaluation.retrieval import top_k
+from mmjax.evaluation.scores import Score
 from mmjax.notebook import attention, inputs
 from mmjax.notebook.evaluate import evaluate_on, evaluate_own
+from mmjax.notebook.explain import explain, streams_of
+from mmjax.notebook.explanation import Explanation
 from mmjax.training.trainer import answers
 
 
@@ -159,6 +162,26 @@ class LoadedModel:
             found = self._attend(self.params, jax.device_put({name: stream}, batch_sharding(self.mesh)))
         return [weights[: len(part)] for weights in attention.by_layer(found)]
 
+    def explain(
+        self, *, score: Score | None = None, permutations: int = 8, seed: int = 0, **values: Any
+    ) -> Explanation:
+        """Says why one example has its score: what in each modality speaks for it, and how much each modality counts.
+
+        Args:
+          score: see evaluation.scores; by default the probability of the class that is predicted, or the value of the
+            first head, or the cosine of the two modalities given.
+          permutations: sampled orders of the parts, where the score needs all modalities (a cosine).
+          seed: of these.
+          values: modality -> one value of what its transform takes; one that is None or not given is missing.
+
+        Returns:
+          See Explanation; a notebook shows it as a picture.
+
+        Raises:
+          UserError: no such modality, no value at all, a value that cannot be used, or no such score.
+        """
+        return explain(self, streams_of(self, values), score, permutations, seed)
+
     def transform(self, name: str) -> Transform:
         """Returns the preprocessing of one modality.
 
@@ -199,3 +222,8 @@ class LoadedModel:
             return self.model.apply({"params": params}, streams, None, mutable=["intermediates"])[1]
 
         return jax.jit(attend)
+
+    @functools.cached_property
+    def compiled(self) -> dict[Any, Any]:
+        """What is compiled for explanations: score or modality -> function."""
+        return {}

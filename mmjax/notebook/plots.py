@@ -14,7 +14,7 @@ import numpy as np
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Array
-from mmjax.notebook.canvas import FAINT, MUTED, RIGHT, canvas, caption_beside, heading, outline, save, thumbnail
+from mmjax.notebook.canvas import FAINT, MUTED, RIGHT, canvas, caption_beside, heading, heated, outline, save, thumbnail
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,23 +160,9 @@ def attention_picture(
     heading(axes, title, -0.25)
     for i, (name, weights) in enumerate(maps):
         left, top = 0.1 + (i % columns) * (size + 0.1), (i // columns) * pitch
-        thumbnail(axes, image if weights is None else _heated(image, weights), left, top, FAINT, size=size)
+        thumbnail(axes, image if weights is None else heated(image, weights), left, top, FAINT, size=size)
         axes.text(left + size / 2, top + size + 0.17, name, ha="center", va="center", fontsize=9.5, color=MUTED)
     return save(figure, path)
-
-
-def _heated(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The picture in grey under the weights [h, w], enlarged smoothly: [H, W, 3] uint8."""
-    import cv2
-    from matplotlib import colormaps
-
-    height, width = image.shape[:2]
-    share = np.nan_to_num(weights / max(float(np.nanmax(weights)), 1e-12))
-    share = np.clip(cv2.resize(share, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)[..., None]  # [H, W, 1]
-    grey = image.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    heat = 255 * colormaps["inferno"](share[..., 0])[..., :3]
-    opacity = 0.25 + 0.6 * share
-    return ((1 - opacity) * grey + opacity * heat).astype(np.uint8)
 
 
 def _header(axes: Axes, left: float, found: int, meant: bool) -> None:

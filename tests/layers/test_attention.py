@@ -69,3 +69,35 @@ def test_rotary_logits_depend_on_the_distance_alone():
     assert logit(3, 1) == pytest.approx(logit(12, 10), rel=1e-4)
     assert abs(logit(3, 1) - logit(3, 2)) > 1e-2
     np.testing.assert_allclose(np.linalg.norm(rotary(query, jnp.asarray([7]))), np.linalg.norm(query), rtol=1e-6)
+
+
+def test_perturbed_weights_have_the_gradient_of_the_weights():
+    """The output is linear in the weights: what it gains by a small step is the gradient times the step."""
+    x = RNG.normal(size=(2, 4, 8)).astype(np.float32)
+    mask = np.array([[True] * 4, [True, True, False, False]])
+    module, wanted = Attention(2), RNG.normal(size=(2, 4, 8)).astype(np.float32)
+    params = module.init(jax.random.key(0), x)["params"]
+
+    def score(step):
+        variables = {"params": params, "perturbations": {"attention": step}}
+        return jnp.sum(wanted * module.apply(variables, x, mask=mask))
+
+    zeros = jnp.zeros((2, 2, 4, 4))
+    plain = jnp.sum(wanted * module.apply({"params": params}, x, mask=mask))
+    value, gradient = jax.value_and_grad(score)(zeros)
+    np.testing.assert_allclose(value, plain, rtol=1e-5)
+    for place in ((0, 0, 1, 2), (1, 1, 3, 0)):
+        gained = score(zeros.at[place].set(0.5)) - value
+        assert gained == pytest.approx(0.5 * float(gradient[place]), abs=1e-5) and abs(gained) > 1e-3
+
+
+def test_where_nobody_looks_nothing_is_there():
+    """Init makes no collection but the parameters; to store the weights changes no output, to the bit."""
+    x = RNG.normal(size=(2, 4, 8)).astype(np.float32)
+    module = Attention(2)
+    variables = module.init(jax.random.key(0), x)
+    assert set(variables) == {"params"}
+    stored, _ = module.apply(variables, x, mutable=["intermediates"])
+    np.testing.assert_array_equal(module.apply(variables, x), stored)
+    programs = [jax.make_jaxpr(module.apply)(v, x) for v in (variables, variables | {"perturbations": {}})]
+    assert str(programs[0]) == str(programs[1])

@@ -46,6 +46,17 @@ def test_start_runs_and_draws(trained, monkeypatch):
     assert "WARNING" not in text and "There is no run" not in text
 
 
+def test_why_runs_and_draws(trained, trained_watch, monkeypatch):
+    monkeypatch.setenv("MMJAX_RUN", os.fspath(trained[0]))
+    monkeypatch.setenv("MMJAX_HAR_RUN", os.fspath(trained_watch[0]))
+    notebook = execute(ROOT / "notebooks" / "03_why.ipynb", ROOT / "notebooks")
+    drawn = pictures(notebook)
+    assert len(drawn) == 5  # pairs, one picture with other words, curves, motions, one without gyroscope
+    assert all(len(np.unique(picture.reshape(-1, 3), axis=0)) > 100 for picture in drawn)
+    text = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
+    assert "WARNING" not in text and "There is no run" not in text
+
+
 @pytest.mark.slow
 def test_start_trains_the_smoke_size_where_there_is_no_run(tmp_path, monkeypatch):
     monkeypatch.delenv("MMJAX_RUN", raising=False)
@@ -55,3 +66,14 @@ def test_start_trains_the_smoke_size_where_there_is_no_run(tmp_path, monkeypatch
     text = "".join(out.get("text", "") for cell in notebook.cells for out in cell.get("outputs", []))
     assert "There is no run in ../runs/openmoji" in text
     assert len(pictures(notebook)) == 4 and (tmp_path / "runs" / "smoke" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_why_trains_the_smoke_sizes_where_there_are_no_runs(tmp_path, monkeypatch):
+    for variable in ("MMJAX_RUN", "MMJAX_HAR_RUN"):
+        monkeypatch.delenv(variable, raising=False)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "notebooks").mkdir()
+    notebook = execute(ROOT / "notebooks" / "03_why.ipynb", tmp_path / "notebooks")
+    assert len(pictures(notebook)) == 5
+    assert all((tmp_path / "runs" / f"{name}_smoke" / "checkpoints").exists() for name in ("openmoji", "har"))

@@ -1,0 +1,170 @@
+"""Explanations of loaded runs: numbers that add up, what is missing, pictures, the evaluator's metrics."""
+
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmjax.core.errors import UserError
+from mmjax.data.datasets.openmoji import OpenMojiSource
+from mmjax.evaluation.places import grid_of, spread
+from mmjax.evaluation.scores import Cosine, Probability
+from mmjax.notebook.curve_plots import curves_picture
+from mmjax.notebook.evaluate import own_evaluations
+from mmjax.notebook.loaded import load
+from mmjax.notebook.why_plots import why_picture
+from mmjax.notebook.why_report import attribution_report
+from tests.devices import run_on_devices
+
+SENSORS = ("accelerometer", "gyroscope")
+
+
+@pytest.fixture(scope="module")
+def pair(trained):
+    """Returns the explanation of a picture and its name, and both."""
+    record = OpenMojiSource("test").read(3)
+    picture = Image.open(io.BytesIO(record["image"])).convert("RGB")
+    run = load(trained[0])
+    return run.explain(image=picture, text=record["caption"][0]), picture, record["caption"][0]
+
+
+@pytest.fixture(scope="module")
+def watch(trained_watch):
+    run = load(trained_watch[0])
+    return run, own_evaluations(run)["held_out"].source.read(0)
+
+
+def written(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def added(explanation):
+    """Returns the sum of all Shapley values."""
+    return sum(float(phi.sum()) for phi in explanation.shapley.values())
+
+
+def test_a_cosine_is_shared_among_patches_and_words(pair):
+    found, picture, text = pair
+    cosine = found.run.similarity(picture, text)[0, 0]
+    assert found.score == Cosine("image", "text") and found.value == pytest.approx(cosine, abs=1e-5)
+    assert sum(float(phi.sum()) for phi in found.shapley.values()) == pytest.approx(
+        found.value - found.nothing, abs=1e-5
+    )
+    assert sum(found.shares.values()) == pytest.approx(1) and found.nothing == 0
+    assert found.relevancy["image"].shape == (4, 4) and found.relevancy["text"].shape == (16,)
+    mask = found.streams["text"].mask[0]
+    assert not found.relevancy["text"][~mask].any() and not found.shapley["text"][~mask].any()
+    assert found.attended == {"image": True, "text": True}
+
+
+def test_curves_begin_and_end_alike(pair):
+    fall, rise = pair[0].curves("image")
+    assert fall.score[0] == pytest.approx(pair[0].value, abs=1e-5) == rise.score[-1]
+    assert fall.score[-1] == pytest.approx(rise.score[0], abs=1e-6) and len(fall.score) == 9
+    other, _ = pair[0].curves("image", order=-pair[0].relevancy["image"])
+    assert np.abs(other.score - fall.score).max() > 1e-4
+    with pytest.raises(UserError, match="no 'audio'; it has image, text"):
+        pair[0].curves("audio")
+    figure = curves_picture({"first": (fall, rise), "second": (other, rise)}, title="T")
+    assert [len(axes.lines) for axes in figure.axes[0].child_axes] == [2, 2]
+
+
+def test_the_picture_has_words_heat_and_shares(pair, tmp_path):
+    found, _, text = pair
+    figure = why_picture([found, found], ["one", "two"], title="Why", path=tmp_path / "why.png")
+    told = written(figure)
+    assert {"Why", "one", "two", "image", "text"} <= set(told)
+    assert sum(f"{share:.0%}" in line for line in told for share in found.shares.values()) >= 4
+    assert "".join(text.lower().split()) in "".join(line.strip() for line in told)
+    original, heat = (np.asarray(shown.get_array()) for shown in figure.axes[0].get_images()[:2])
+    np.testing.assert_array_equal(original, found.streams["image"].values[0])
+    assert heat.shape == original.shape and np.abs(heat.astype(int) - original).max() > 50
+    assert (tmp_path / "why.png").stat().st_size > 1000
+    with pytest.raises(UserError, match="2 explanations and 1 captions"):
+        why_picture([found, found], ["one"])
+
+
+def test_two_sensors(watch):
+    run, record = watch
+    values = {name: record[name] for name in SENSORS}
+    found = run.explain(**values)
+    logits = run.predict(**{name: [value] for name, value in values.items()})["label"][0]
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    assert found.value == pytest.approx(probabilities.max(), abs=1e-5) and found.column == logits.argmax()
+    assert found.label.startswith("p(") and found.label[2:-1] in ("standing", "running", "walking", "badminton")
+    assert sum(float(phi.sum()) for phi in found.shapley.values()) == pytest.approx(
+        found.value - found.nothing, abs=1e-5
+    )
+    assert {name: values.shape for name, values in found.relevancy.items()} == dict.fromkeys(SENSORS, (10,))
+    assert all(values.sum() > 0 for values in found.relevancy.values()) and all(found.attended.values())
+    assert f"{found.label} = {found.value:.2f}" in written(found.figure())
+
+
+def test_a_missing_sensor_has_no_share(watch):
+    run, record = watch
+    found = run.explain(accelerometer=record["accelerometer"], gyroscope=None)
+    assert found.shares == {"accelerometer": 1.0}
+    expected = run.predict(accelerometer=[record["accelerometer"]])["label"][0]
+    assert found.value == pytest.approx(np.exp(expected).max() / np.exp(expected).sum(), abs=1e-5)
+    both = run.explain(**{name: record[name] for name in SENSORS})
+    assert "gyroscope: missing" in written(why_picture([both, found]))
+
+
+def test_evaluator_in_training_and_its_picture(trained_watch):
+    folder, metrics = trained_watch
+    assert sum(metrics[f"why/{name}/share"] for name in SENSORS) == pytest.approx(1)
+    total = sum(metrics[f"why/{name}/shapley"] for name in SENSORS)
+    assert total == pytest.approx(metrics["why/all/score"] - metrics["why/none/score"], abs=1e-5)
+    (path,) = attribution_report(folder)
+    assert path == pathlib.Path(folder) / "attribution.png"
+    with Image.open(path) as picture:
+        assert min(picture.size) > 500 and len(np.unique(np.asarray(picture))) > 50
+
+
+def test_no_picture_without_the_evaluator(trained):
+    assert attribution_report(trained[0]) == []
+
+
+def test_mistakes_are_sentences(pair, watch):
+    run = pair[0].run
+    with pytest.raises(UserError, match="there is no input; give at least one of image, text"):
+        run.explain()
+    with pytest.raises(UserError, match=r"no modality 'txt'. Did you mean 'text'\?"):
+        run.explain(txt="a cat")
+    with pytest.raises(UserError, match=r"two modalities of a cosine, not text"):
+        run.explain(text="a cat")
+    with pytest.raises(UserError, match="the head: 'lable' is unknown"):
+        watch[0].explain(score=Probability("lable"), accelerometer=watch[1]["accelerometer"])
+
+
+def test_tokens_go_to_the_parts_they_are_made_of():
+    assert grid_of(16, 32, 32) == (4, 4) and grid_of(17, 32, 32) == (4, 4) and grid_of(8, 16, 32) == (2, 4)
+    assert grid_of(7, 32, 32) is None
+    changes = np.array([[2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]])
+    np.testing.assert_allclose(spread(np.array([1.0, 5.0, 2.0, 9.0]), changes), [0.5 + 0.5, 0.5, 1.5])
+
+
+def test_on_eight_devices_as_on_one(trained_watch, watch):
+    run, record = watch
+    expected = run.explain(**{name: record[name] for name in SENSORS})
+    found = json.loads(
+        run_on_devices(f"""
+            import json
+            from mmjax.core.mesh import MeshShape, make_mesh
+            from mmjax.notebook.evaluate import own_evaluations
+            from mmjax.notebook.loaded import load
+
+            run = load({str(trained_watch[0])!r}, mesh=make_mesh(MeshShape(data=4, fsdp=2)))
+            record = own_evaluations(run)["held_out"].source.read(0)
+            found = run.explain(accelerometer=record["accelerometer"], gyroscope=record["gyroscope"])
+            tokens = {{name: values.tolist() for name, values in found.relevancy.items()}}
+            print(json.dumps([found.value, found.shares, tokens]))
+        """).splitlines()[-1]
+    )
+    assert found[0] == pytest.approx(expected.value, abs=1e-5)
+    assert found[1] == pytest.approx(expected.shares, abs=1e-4)
+    for name in SENSORS:
+        np.testing.assert_allclose(found[2][name], expected.relevancy[name], rtol=1e-3, atol=1e-6)
