@@ -110,8 +110,8 @@ def train(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmjax.core.override import describe
+    from mmjax.core.permissions import safe_permissions
     from mmjax.training.loop import fit
-    from mmjax.training.prepare import safe_permissions
 
     config = _config(options)
     if options.print_config:
