@@ -13,8 +13,8 @@ from rich.table import Table
 
 from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
-from mmjax.doctor import job, machine
-from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
+from mmjax.doctor import data, job, machine
+from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding, of_all_processes
 from mmjax.training.prepare import make_workdir
 from mmjax.training.rate import pipeline_rate
 
@@ -22,8 +22,8 @@ _STYLES = {FINE: "green", DOUBTFUL: "yellow", WRONG: "red"}
 
 
 def main(options: argparse.Namespace) -> int:
-    """Prints the findings, process 0 alone; returns 0, or 1 where something is wrong."""
-    findings = list(_findings(options))
+    """Prints the findings of all processes, process 0 alone; returns 0, or 1 everywhere where something is wrong."""
+    findings = of_all_processes(list(_findings(options)))
     if jax.process_index() == 0:
         if options.json:
             print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
@@ -40,6 +40,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from job.collectives()
     if options.workdir:
         yield from _folder(options.workdir)
+    if options.data:
+        yield data.look(options.data)
     if options.config:
         yield _rate(options.config)
 
