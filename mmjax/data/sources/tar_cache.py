@@ -37,7 +37,8 @@ def load_indexes(shards: Sequence[str], cache_dir: str | None) -> list[TarIndex]
 
     In a job of n processes, process i builds shards i, i + n, ... and takes the rest from the cache when the others
     have put it there. It builds in threads: a header takes 9 microseconds and the GIL, waiting for the disk or a store
-    takes neither. (Measured on 2 cores: six shards of 15,000 members took a pool of 2 processes twice the time.)
+    takes neither. (Six shards of 15,000 members on 2 busy cores: threads 1.3 s, one after the other 1.6 s, a pool of 2
+    processes 2.8 s.)
 
     Args:
       shards: paths, local or fsspec.
@@ -50,12 +51,7 @@ def load_indexes(shards: Sequence[str], cache_dir: str | None) -> list[TarIndex]
     process, count = distributed.place()
     numbers = range(len(shards))
     with safe_permissions(), concurrent.futures.ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        signed = list(pool.map(_signature, shards))
-        if missing := [shard for shard, signature in zip(shards, signed, strict=True) if signature is None]:
-            raise UserError(
-                f"{len(missing)} of {len(shards)} shards do not exist: {listed(missing, 3)}."
-                f"{files.siblings(missing[0])}"
-            )
+        signed = _signatures(shards, pool)
 
         def mine(number: int) -> TarIndex | None:
             kept = cache.get(shards[number], signed[number])
@@ -68,6 +64,16 @@ def load_indexes(shards: Sequence[str], cache_dir: str | None) -> list[TarIndex]
         built = pool.map(lambda number: cache.build(shards[number], signed[number]), rest)
         found |= dict(zip(rest, built, strict=True))
     return [found[number] for number in numbers]
+
+
+def _signatures(shards: Sequence[str], pool: concurrent.futures.Executor) -> list[files.Signature]:
+    """Returns the signature of every shard; raises UserError where there are shards that do not exist."""
+    signed = list(pool.map(_signature, shards))
+    if missing := [shard for shard, signature in zip(shards, signed, strict=True) if signature is None]:
+        raise UserError(
+            f"{len(missing)} of {len(shards)} shards do not exist: {listed(missing, 3)}.{files.siblings(missing[0])}"
+        )
+    return signed
 
 
 def _tracked(found: Iterable[TarIndex | None], total: int) -> Iterable[TarIndex | None]:
