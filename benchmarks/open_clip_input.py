@@ -2,8 +2,9 @@
 
     python open_clip_input.py SHARDS IMAGES BATCH WORKERS
 
-Prints one JSON line: images a second once every worker has given a batch, and processor seconds an image, workers
-included. Needs open_clip_torch, webdataset, torch, torchvision and pandas; nothing of mmjax.
+Prints one JSON line: images a second once every worker has given a batch, processor seconds an image, workers
+included, and the version of webdataset. Needs open_clip_torch, webdataset, torch, torchvision and pandas; nothing of
+mmjax.
 """
 
 import argparse
@@ -20,6 +21,8 @@ def cpu_seconds() -> float:
 
 
 def main() -> None:
+    import importlib.metadata
+
     import open_clip  # of the peer's environment, not of mmjax's
     from open_clip_train.data import get_wds_dataset
 
@@ -46,7 +49,8 @@ def main() -> None:
         count += len(pixels)
     elapsed = time.perf_counter() - start
     del batches, loader  # ends the workers, whose time is only then counted
-    print(json.dumps({"rate": count / elapsed, "cpu": (cpu_seconds() - cpu) / (count + workers * batch)}))
+    found = {"rate": count / elapsed, "cpu": (cpu_seconds() - cpu) / (count + workers * batch)}
+    print(json.dumps(found | {"webdataset": importlib.metadata.version("webdataset")}))
 
 
 if __name__ == "__main__":

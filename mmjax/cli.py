@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--data", metavar="SPEC", help="train on this: a TFDS name, tar shards, a manifest, a folder")
     train.add_argument("--init-from", metavar="RUN", help="begin with the weights of another run (weights only)")
     train.add_argument("--print-config", action="store_true", help="show the config and stop")
-    evaluate = commands.add_parser("evaluate", help="evaluate a run")
+    evaluate = commands.add_parser("evaluate", help="evaluate a run", parents=[job])
     evaluate.add_argument("--run", required=True, help="workdir of the run")
     evaluate.add_argument("--data", metavar="SPEC", help="evaluate on this instead of the run's own held-out data")
     evaluate.add_argument("--train-data", metavar="SPEC", help="labelled data that linear probe and k-NN learn from")
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--workdir", help="look at this folder's file system too")
     doctor.add_argument("--config", metavar="FILE[:SIZE]", help="measure this config's input pipeline too")
-    doctor.add_argument("--data", metavar="SPEC", help="measure it on this, as --data of train")
+    doctor.add_argument("--data", metavar="SPEC", help="look at this data too, as --data of train")
     doctor.add_argument("--json", action="store_true", help="print one JSON object, and nothing else")
     return main
 
@@ -111,8 +111,8 @@ def train(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mmjax.core.override import describe
+    from mmjax.core.permissions import safe_permissions
     from mmjax.training.loop import fit
-    from mmjax.training.prepare import safe_permissions
 
     config = _config(options)
     if options.print_config:
@@ -185,15 +185,19 @@ def _report(workdir: str, metrics: dict[str, float], console) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Evaluates a run alone and prints its table."""
+    """Evaluates a run alone, over all devices of the job, and prints its table; of several processes, process 0."""
+    import jax
     from rich.console import Console
 
+    from mmjax.core.mesh import make_mesh
     from mmjax.evaluation.report import results_table
     from mmjax.notebook.loaded import load
 
     if options.train_data and not options.data:
         raise UserError("--train-data needs --data: the labelled data that is judged on what is learned.")
-    run = load(options.run, step=options.step, allow=options.allow_import)
+    _join_processes(options)
+    mesh = make_mesh() if jax.process_count() > 1 else None
+    run = load(options.run, step=options.step, allow=options.allow_import, mesh=mesh)
     metrics = run.evaluate(options.data, options.train_data)
-    Console().print(results_table(metrics, title=f"{options.run}, step {run.step}"))
+    Console(quiet=jax.process_index() > 0).print(results_table(metrics, title=f"{options.run}, step {run.step}"))
     return 0

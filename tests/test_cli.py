@@ -5,6 +5,7 @@ import types
 import pytest
 
 from mmjax import cli
+from mmjax.core import distributed
 from mmjax.notebook import loaded
 
 
@@ -29,7 +30,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(("words", "step"), [(["--step", "12"], 12), (["--step", "best"], "best"), ([], None)])
 def test_evaluate_hands_on_step_and_data(calls, capsys, words, step):
     assert cli.main(["evaluate", "--run", "runs/x", "--data", "a.csv", "--train-data", "b.csv", *words]) == 0
-    assert calls == {"load": ("runs/x", {"step": step, "allow": []}), "evaluate": ("a.csv", "b.csv")}
+    assert calls == {"load": ("runs/x", {"step": step, "allow": [], "mesh": None}), "evaluate": ("a.csv", "b.csv")}
     output = capsys.readouterr().out
     assert "runs/x, step 7" in output and "50.0 %" in output
 
@@ -40,3 +41,12 @@ def test_evaluate_mistakes_are_sentences(calls, capsys):
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--run", "runs/x", "--step", "bets"])
     assert "'bets' is neither a number nor 'best'" in capsys.readouterr().err
+
+
+def test_evaluate_joins_the_processes_of_a_job(calls, monkeypatch):
+    joined = []
+    monkeypatch.setattr(distributed, "join", lambda *given: joined.append(given))
+    given = ["--coordinator", "a:1", "--num-processes", "4", "--process-id", "3"]
+    assert cli.main(["evaluate", "--run", "runs/x", *given]) == 0
+    assert cli.main(["evaluate", "--run", "runs/x", "--distributed"]) == 0
+    assert joined == [("a:1", 4, 3, False), (None, None, None, True)]

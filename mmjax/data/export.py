@@ -22,6 +22,7 @@ import importlib
 import io
 import logging
 import multiprocessing
+import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on whatever accelerator there is)
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.optional import optional
+from mmjax.core.permissions import safe_permissions
 from mmjax.data.source import BadRecord, Record, Source, unreadable
 from mmjax.data.spec import FORMS, open_spec
 
@@ -117,7 +119,8 @@ def write_shard(shard: int, *, data: str, out: str, num_shards: int) -> Written:
 
     path = _template(out).sharded_filepath(shard_index=shard, num_shards=num_shards)
     part = path.parent / f"{path.name}.{uuid.uuid4().hex}.part"
-    file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(part, examples())
+    with safe_permissions():
+        file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(part, examples())
     part.replace(path)
     return Written(shard, count, size, dict(bad))
 
@@ -171,13 +174,14 @@ def finish(written: Sequence[Written], *, data: str, out: str) -> dict[str, int]
     if not any(each.records for each in written):
         raise UserError(f"{data}: not one record could be written; left out were {dict(bad)}.")
     lengths, size = [each.records for each in written], sum(each.size for each in written)
-    tfds.folder_dataset.write_metadata(
-        data_dir=out,
-        features=_opened(data)[1],
-        split_infos=[tfds.core.SplitInfo(_SPLIT, lengths, size, _template(out))],
-        filename_template=_template(out),
-        check_data=False,
-    )
+    with safe_permissions():
+        tfds.folder_dataset.write_metadata(
+            data_dir=out,
+            features=_opened(data)[1],
+            split_infos=[tfds.core.SplitInfo(_SPLIT, lengths, size, _template(out))],
+            filename_template=_template(out),
+            check_data=False,
+        )
     return dict(bad)
 
 
@@ -194,19 +198,32 @@ def by_beam(
     """Runs write for each shard and done on all that it gave, in a Beam pipeline with the options argv.
 
     Raises:
-      UserError: Beam is not installed.
+      UserError: Beam is not installed, or write or done raised one, wherever the runner called them.
     """
     beam = optional("apache_beam", "Records are exported through Apache Beam", "beam")
     options = optional("apache_beam.options.pipeline_options", "Records are exported through Apache Beam", "beam")
-    with beam.Pipeline(options=options.PipelineOptions(list(argv))) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create(range(num_shards))
-            | beam.Reshuffle()
-            | beam.Map(write)
-            | beam.combiners.ToList()
-            | beam.Map(done)
-        )
+    try:
+        with beam.Pipeline(options=options.PipelineOptions(list(argv))) as pipeline:
+            _ = (
+                pipeline
+                | beam.Create(range(num_shards))
+                | beam.Reshuffle()
+                | beam.Map(write)
+                | beam.combiners.ToList()
+                | beam.Map(done)
+            )
+    except Exception as error:  # a runner hands on what a worker raised as the text of an error of its own
+        if (sentence := _of_worker(error)) is None:
+            raise
+        raise UserError(sentence) from error
+
+
+def _of_worker(error: Exception) -> str | None:
+    """Returns the sentence of a UserError in the text of a runner's error, or None where there is none."""
+    found = re.findall(r"^(?:[\w.]+\.)?UserError: (.+)$", str(error), re.MULTILINE)
+    if isinstance(error, UserError):
+        found = [str(error)]
+    return re.sub(r"(?: \[while running .*\])+$", "", found[-1]) if found else None
 
 
 def export(
@@ -230,7 +247,8 @@ def export(
     source, _ = _opened(data)
     if num_shards > len(source):
         raise UserError(f"{data} has {len(source)} records, fewer than {num_shards} shards; ask for fewer shards.")
-    epath.Path(out).mkdir(parents=True, exist_ok=True)
+    with safe_permissions():
+        epath.Path(out).mkdir(parents=True, exist_ok=True)
     write = functools.partial(write_shard, data=data, out=out, num_shards=num_shards)
     done = functools.partial(finish, data=data, out=out)
     if processes is None:

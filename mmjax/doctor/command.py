@@ -14,8 +14,8 @@ from rich.table import Table
 from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
 from mmjax.data.spec import point_at
-from mmjax.doctor import job, machine
-from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
+from mmjax.doctor import data, job, machine
+from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding, of_all_processes
 from mmjax.training.prepare import make_workdir
 from mmjax.training.rate import pipeline_rate
 
@@ -23,10 +23,8 @@ _STYLES = {FINE: "green", DOUBTFUL: "yellow", WRONG: "red"}
 
 
 def main(options: argparse.Namespace) -> int:
-    """Prints the findings, process 0 alone; returns 0, or 1 where something is wrong."""
-    if options.data and not options.config:
-        raise UserError("--data needs --config: whose pipeline is to be measured on it.")
-    findings = list(_findings(options))
+    """Prints the findings of all processes, process 0 alone; returns 0, or 1 everywhere where something is wrong."""
+    findings = of_all_processes(list(_findings(options)))
     if jax.process_index() == 0:
         if options.json:
             print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
@@ -43,6 +41,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from job.collectives()
     if options.workdir:
         yield from _folder(options.workdir)
+    if options.data:
+        yield data.look(options.data)
     if options.config:
         yield _rate(options.config, options.data)
 
@@ -54,12 +54,12 @@ def _folder(workdir: str) -> Iterator[Finding]:
         yield Finding(f"folder {workdir}", str(error), WRONG, "choose another --workdir, or mend its rights")
 
 
-def _rate(name: str, data: str | None) -> Finding:
-    what = f"input of {name}" + (f" on {data}" if data else "")
+def _rate(name: str, spec: str | None) -> Finding:
+    what = f"input of {name}" + (f" on {spec}" if spec else "")
     try:
         config = load_config(name)
-        if data:
-            point_at(config.data, data)
+        if spec:
+            point_at(config.data, spec)
         return Finding(what, f"{pipeline_rate(config):,.0f} examples/s on this machine")
     except UserError as error:
         return Finding(what, str(error), WRONG, "mend the config or its data")

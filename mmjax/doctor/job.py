@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import functools
 import platform
 import socket
 import statistics
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmjax.core.mesh import make_mesh
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
+from mmjax.doctor.machine import version
 
 PACKAGES = ("mmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SLOW = 1e9
@@ -31,7 +32,7 @@ def processes() -> Iterator[Finding]:
     yield Finding("processes", f"{number}; this is {jax.process_index()}, on {socket.gethostname()}")
     if number == 1:
         return
-    versions = f"{platform.python_version()} {[importlib.metadata.version(name) for name in PACKAGES]}"
+    versions = f"{platform.python_version()} {[version(name) for name in PACKAGES]}"
     own = np.array([zlib.crc32(versions.encode()), jax.local_device_count()], np.uint32)
     yield from disagreements(np.asarray(multihost_utils.process_allgather(own)))
 
@@ -48,32 +49,82 @@ def disagreements(seen: np.ndarray) -> Iterator[Finding]:
 
 
 def collectives(megabytes: int = 32, rounds: int = 5) -> Iterator[Finding]:
-    """Yields the bandwidth of an all-reduce of `megabytes` a device over all devices, and whether it sums.
+    """Yields the bandwidth of each collective on `megabytes` a device over all devices, and whether it is right.
 
-    By the ring algorithm a device sends 2 (n - 1) / n of its bytes.
+    By the ring algorithms a device of n sends 2 (n - 1) / n of its bytes in an all-reduce, n - 1 times its own in an
+    all-gather (of `megabytes` in all), and its bytes once in a permutation.
     """
     count = jax.device_count()
     if count == 1:
         return
-    mesh = make_mesh()  # all on its data axis
-    size = megabytes * 2**20 // 4
-    numbers = jax.jit(
-        lambda: jnp.broadcast_to(jnp.arange(count, dtype=jnp.float32)[:, None], (count, size)),
-        out_shardings=NamedSharding(mesh, P("data")),
-    )()
-    add = jax.jit(jax.shard_map(lambda x: jax.lax.psum(x, "data"), mesh=mesh, in_specs=P("data"), out_specs=P()))
-    total = float(add(numbers).addressable_shards[0].data[0, -1])
-    if total != (expected := count * (count - 1) / 2):
-        found = f"gives {total:g} instead of {expected:g}"
-        yield Finding("all-reduce", found, WRONG, "a device or a link is broken: leave it out")
-        return
+    mesh = Mesh(make_mesh().devices.reshape(-1), ("all",), axis_types=(AxisType.Auto,))
+    size = max(megabytes * 2**20 // 4 // count, 1) * count
+    for kind, (act, rows, expected, sent) in _kinds(count, size).items():
+        placed = NamedSharding(mesh, P("all"))
+        numbers = jax.jit(functools.partial(_numbers, count, rows), out_shardings=placed)()
+        run = jax.jit(jax.shard_map(act, mesh=mesh, in_specs=P("all"), out_specs=P("all"), check_vma=False))
+        wrong = _wrong(run(numbers), expected)  # perhaps here alone, so the others are not left waiting in what follows
+        seconds = _seconds(lambda run=run, numbers=numbers: run(numbers), rounds)
+        broken = Finding(kind, wrong, WRONG, "a device or a link is broken: leave it out")
+        yield broken if wrong else _speed(kind, sent / seconds, count, megabytes)
+
+
+Act = Callable[[jax.Array], jax.Array]
+
+
+def _kinds(count: int, size: int) -> dict[str, tuple[Act, int, Callable[[int], float], float]]:
+    """Returns kind -> (what a device does with its [1, rows], rows, its last number, bytes that it sends)."""
+    ring = [(device, (device + 1) % count) for device in range(count)]
+    part = size // count
+    return {
+        "all-reduce": (
+            lambda x: jax.lax.psum(x, "all"),
+            size,
+            lambda _: count * (count - 1) / 2,
+            2 * (count - 1) / count * 4 * size,
+        ),
+        "all-gather": (
+            lambda x: jax.lax.all_gather(x, "all", axis=1, tiled=True),
+            part,
+            lambda _: count - 1,
+            (count - 1) * 4 * part,
+        ),
+        "collective-permute": (
+            lambda x: jax.lax.ppermute(x, "all", ring),
+            size,
+            lambda device: (device - 1) % count,
+            4 * size,
+        ),
+    }
+
+
+def _numbers(count: int, rows: int) -> jax.Array:
+    """Returns [count, rows] float32, whose row i is i everywhere."""
+    return jnp.broadcast_to(jnp.arange(count, dtype=jnp.float32)[:, None], (count, rows))
+
+
+def _wrong(found: jax.Array, expected: Callable[[int], float]) -> str:
+    """Returns what is wrong with the last number of the rows that this process holds, '' for nothing."""
+    for shard in found.addressable_shards:
+        number, wanted = float(shard.data[0, -1]), expected(shard.index[0].start or 0)
+        if number != wanted:
+            return f"gives {number:g} instead of {wanted:g} on {shard.device}"
+    return ""
+
+
+def _seconds(run: Callable[[], jax.Array], rounds: int) -> float:
+    """Returns the median of `rounds` calls."""
     seconds = []
     for _ in range(rounds):
         begin = time.monotonic()
-        add(numbers).block_until_ready()
+        run().block_until_ready()
         seconds.append(time.monotonic() - begin)
-    speed = 2 * (count - 1) / count * 4 * size / statistics.median(seconds)
+    return statistics.median(seconds)
+
+
+def _speed(kind: str, speed: float, count: int, megabytes: int) -> Finding:
+    """Returns the finding on a collective that sends `speed` bytes a second from each device."""
     slow = jax.process_count() > 1 and speed < SLOW
     advice = "keep mesh.fsdp and mesh.tensor within a host, and look at the network between the hosts" if slow else ""
     found = f"{speed / 1e9:,.1f} GB/s a device over {count} devices, {megabytes} MB each"
-    yield Finding("all-reduce", found, DOUBTFUL if slow else FINE, advice)
+    return Finding(kind, found, DOUBTFUL if slow else FINE, advice)

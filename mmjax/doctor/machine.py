@@ -24,25 +24,38 @@ OPEN_FILES = 4096
 FREE_GB = 20.0
 """Below this a folder is soon full: a checkpoint of a 1 G-parameter model with its optimizer takes 12 GB."""
 PROBE_MB = 256
+ABSENT = "(not installed)"
+
+
+def version(name: str) -> str:
+    """Returns the version of an installed package, or ABSENT."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ABSENT
 
 
 def packages(distribution: str = "mmjax") -> Iterator[Finding]:
     """Yields the versions that matter, and every requirement of a distribution's core that is not met."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets")
-    known = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    known = ", ".join(f"{name} {version(name)}" for name in names)
     yield Finding("packages", f"Python {platform.python_version()}, {known}")
-    for text in importlib.metadata.requires(distribution) or ():
+    try:
+        requirements = importlib.metadata.requires(distribution) or ()
+    except importlib.metadata.PackageNotFoundError:
+        found = "runs from a folder and is not installed, so what it needs cannot be compared with what is here"
+        yield Finding(distribution, found, DOUBTFUL, "pip install -e FOLDER")
+        return
+    for text in requirements:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
             continue
         wanted = f"{requirement.name}{requirement.specifier}"
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+        here = version(requirement.name)
+        if here == ABSENT:
             yield Finding(requirement.name, "is not installed", WRONG, f"pip install '{wanted}'")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            found = f"{version}, but {distribution} needs {requirement.specifier}"
+        elif not requirement.specifier.contains(here, prereleases=True):
+            found = f"{here}, but {distribution} needs {requirement.specifier}"
             yield Finding(requirement.name, found, WRONG, f"pip install '{wanted}'")
 
 

@@ -45,17 +45,23 @@ def count_rivals(queries, start, end, gallery, chunk: int, mesh: Mesh | None = N
     Returns:
       higher [N] and tied [N], int32.
     """
-    if mesh is None:
-        return _count_local(queries, start, end, gallery, chunk)
-    size = len(queries)
-    short = -size % mesh.size
-    queries = jnp.pad(queries, ((0, short), (0, 0)))
-    start, end = jnp.pad(start, (0, short)), jnp.pad(end, (0, short), constant_values=1)
-    rows = P(mesh.axis_names)
     local = functools.partial(_count_local, chunk=chunk)
-    spread = jax.shard_map(local, mesh=mesh, in_specs=(rows, rows, rows, P()), out_specs=(rows, rows), check_vma=False)
-    higher, tied = spread(queries, start, end, gallery)
-    return higher[:size], tied[:size]
+    if mesh is None:
+        return local(queries, start, end, gallery)
+    short = -len(queries) % mesh.size
+    end = jnp.pad(end, (0, short), constant_values=1)  # an empty span has no best item
+    return _spread(local, (queries, start, end), gallery, mesh, size=len(queries))
+
+
+def _spread(local, of_queries: tuple[Array, ...], gallery: Array, mesh: Mesh, size: int) -> tuple[Array, Array]:
+    """Returns the first size rows of both results of local(*of_queries, gallery), its queries cut over all of mesh."""
+    whole = size + -size % mesh.size
+    padded = [jnp.pad(x, [(0, whole - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in of_queries]
+    rows = P(mesh.axis_names)
+    specs = (*(rows for _ in padded), P())
+    run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(rows, rows), check_vma=False)
+    first, second = run(*padded, gallery)
+    return first[:size], second[:size]
 
 
 def _count_local(queries, start, end, gallery, chunk: int) -> tuple[Array, Array]:
@@ -100,9 +106,20 @@ def _best_right(q: Array, low: Array, high: Array, gallery: Array) -> Array:
     return jax.lax.fori_loop(0, jnp.max(high - low), turn, jnp.full(len(q), -jnp.inf))
 
 
-@functools.partial(jax.jit, static_argnames=("k", "chunk"))
-def best_items(queries, gallery, k: int, chunk: int) -> tuple[Array, Array]:
-    """Returns the k highest scores [N, k] float32 and their gallery rows [N, k] int32, of equals the earlier first."""
+@functools.partial(jax.jit, static_argnames=("k", "chunk", "mesh"))
+def best_items(queries, gallery, k: int, chunk: int, mesh: Mesh | None = None) -> tuple[Array, Array]:
+    """Returns the k highest scores [N, k] float32 and their gallery rows [N, k] int32, of equals the earlier first.
+
+    A mesh spreads the queries over all its devices; None runs where the arrays are.
+    """
+    local = functools.partial(_best_local, k=k, chunk=chunk)
+    if mesh is None:
+        return local(queries, gallery)
+    return _spread(local, (queries,), gallery, mesh, size=len(queries))
+
+
+def _best_local(queries, gallery, k: int, chunk: int) -> tuple[Array, Array]:
+    """`best_items` on one device."""
     size, items = len(queries), len(gallery)
     blocks = _blocks(gallery, min(chunk, items))  # [K, G, E]
     first = jnp.arange(len(blocks)) * blocks.shape[1]  # [K]

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Array, Batch
-from mmjax.evaluation.retrieval import retrieval
+from mmjax.evaluation.retrieval import mesh_in_use, retrieval
 
 Embed = Callable[[Batch], Mapping[str, Array]]
 """Batch -> modality -> [B, E]: this host's rows, or a global array of which this host holds its rows."""
@@ -204,5 +204,5 @@ class RetrievalEvaluator:
             b_mask=np.isin(queries.group, gallery.group),
             ks=tuple(self.ks),
             chunk=self.chunk,
-            mesh=None if (mesh := jax.sharding.get_mesh()).empty else mesh,
+            mesh=mesh_in_use(),
         )

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Array, Batch
 from mmjax.evaluation.evaluator import Embed, collect, unit
-from mmjax.evaluation.retrieval import top_k
+from mmjax.evaluation.retrieval import mesh_in_use, top_k
 from mmjax.evaluation.supervised import sklearn
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2)
@@ -89,6 +90,7 @@ def knn_probe(
     k: int = 20,
     temperature: float = 0.07,
     chunk: int = 1024,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Classifies by a vote of the k nearest training features, each weighted exp(cosine / temperature).
 
@@ -100,6 +102,7 @@ def knn_probe(
       k: neighbours that vote; all where the training set has fewer.
       temperature: of the weights.
       chunk: rows in one block of scores.
+      mesh: see `retrieval.rank_counts`.
 
     Returns:
       `top_1`.
@@ -113,7 +116,7 @@ def knn_probe(
     """
     _check(train_x, train_y, test_x, test_y)
     names, classes = np.unique(np.asarray(train_y), return_inverse=True)
-    scores, rows = top_k(unit(test_x), unit(train_x), k, chunk=chunk)  # [M, k]
+    scores, rows = top_k(unit(test_x), unit(train_x), k, chunk=chunk, mesh=mesh)  # [M, k]
     weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
     votes = np.zeros((len(scores), len(names)))
     np.add.at(votes, (np.arange(len(scores))[:, None], classes[rows]), weights)  # [M, C]
@@ -122,7 +125,7 @@ def knn_probe(
 
 @dataclasses.dataclass(frozen=True)
 class ProbeEvaluator:
-    """Linear probe and k-NN of one modality.
+    """Linear probe and k-NN of one modality; under `jax.set_mesh` the k-NN is cut over all its devices.
 
     Attributes:
       modality: whose embeddings are the features.
@@ -151,7 +154,7 @@ class ProbeEvaluator:
         train = collect(embed, train_batches, (self.modality,))[self.modality]
         test = collect(embed, batches, (self.modality,))[self.modality]
         sets = (train.values, train.target(self.label), test.values, test.target(self.label))
-        found = {"linear": linear_probe(*sets), "knn": knn_probe(*sets, k=self.k)}
+        found = {"linear": linear_probe(*sets), "knn": knn_probe(*sets, k=self.k, mesh=mesh_in_use())}
         return {f"{probe}/{key}": value for probe, metrics in found.items() for key, value in metrics.items()}
 
 

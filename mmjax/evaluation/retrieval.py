@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -97,9 +98,7 @@ def rank_counts(
         )
     spans = start.astype(np.int32), end.astype(np.int32)
     higher, tied = count_rivals(_take(queries, keep), *spans, _take(gallery, candidates[order]), chunk, mesh)
-    if not higher.is_fully_addressable:
-        higher, tied = multihost_utils.process_allgather((higher, tied), tiled=True)
-    return RankCounts(np.asarray(higher), np.asarray(tied))
+    return RankCounts(*_on_this_host(higher, tied))
 
 
 def retrieval_metrics(
@@ -180,7 +179,13 @@ def retrieval(
 
 
 def top_k(
-    queries: Array, gallery: Array, k: int, *, gallery_mask: Array | None = None, chunk: int = 1024
+    queries: Array,
+    gallery: Array,
+    k: int,
+    *,
+    gallery_mask: Array | None = None,
+    chunk: int = 1024,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k gallery items that score highest for each query, block by block.
 
@@ -190,6 +195,7 @@ def top_k(
       k: how many; no more than the gallery has are returned.
       gallery_mask: [M] bool; False rows are never returned.
       chunk: rows of queries and of the gallery in one block of scores.
+      mesh: see `rank_counts`.
 
     Returns:
       Scores [N, k] float32, falling, and gallery rows [N, k] int32; of equal scores the earlier row comes first.
@@ -201,11 +207,22 @@ def top_k(
     candidates = _kept(gallery_mask, len(gallery))
     if k < 1 or not len(candidates):
         raise UserError(f"top_k: k is {k} and the gallery has {len(candidates)} items; both must be at least 1.")
-    found = best_items(
-        _take(queries, np.arange(len(queries))), _take(gallery, candidates), min(k, len(candidates)), chunk
-    )
-    scores, rows = map(np.asarray, found)
+    most = min(k, len(candidates))
+    found = best_items(_take(queries, np.arange(len(queries))), _take(gallery, candidates), most, chunk, mesh)
+    scores, rows = _on_this_host(*found)
     return scores, candidates[rows].astype(np.int32)
+
+
+def _on_this_host(*arrays: Array) -> list[np.ndarray]:
+    """Returns the whole of arrays, whose rows may lie on devices of other processes, which all call this."""
+    if not all(x.is_fully_addressable for x in arrays):
+        arrays = multihost_utils.process_allgather(arrays, tiled=True)
+    return [np.asarray(x) for x in arrays]
+
+
+def mesh_in_use() -> Mesh | None:
+    """Returns the mesh of `jax.set_mesh`, over which evaluators spread their ranking, or None."""
+    return None if (mesh := jax.sharding.get_mesh()).empty else mesh
 
 
 def _kept(mask: Array | None, size: int) -> np.ndarray:

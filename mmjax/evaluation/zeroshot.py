@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Array, Batch
 from mmjax.evaluation.evaluator import Embed, collect, unit
-from mmjax.evaluation.retrieval import rank_counts
+from mmjax.evaluation.retrieval import mesh_in_use, rank_counts
 
 TEMPLATES = (
     "{}",
@@ -79,7 +80,13 @@ def class_embeddings(
 
 
 def zeroshot_metrics(
-    embeddings: Array, class_embedding: Array, labels: Array, *, ks: Sequence[int] = (1, 5), chunk: int = 1024
+    embeddings: Array,
+    class_embedding: Array,
+    labels: Array,
+    *,
+    ks: Sequence[int] = (1, 5),
+    chunk: int = 1024,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """Classifies by the nearest class.
 
@@ -89,6 +96,7 @@ def zeroshot_metrics(
       labels: [N] int in [0, C).
       ks: cut-offs of top_k.
       chunk: rows in one block of scores.
+      mesh: see `retrieval.rank_counts`.
 
     Returns:
       `top_1`, `top_5` (shares of the examples) and `mean_per_class` (top-1 averaged over the classes that occur).
@@ -103,7 +111,7 @@ def zeroshot_metrics(
             f"zero-shot: labels run from {labels.min()} to {labels.max()}, but there are {classes} class names; "
             f"labels must be 0 to {classes - 1}."
         )
-    counts = rank_counts(embeddings, class_embedding, labels, np.arange(classes), chunk=chunk)
+    counts = rank_counts(embeddings, class_embedding, labels, np.arange(classes), chunk=chunk, mesh=mesh)
     metrics = {f"top_{k}": float(counts.hit_at(k).mean()) for k in ks}
     sizes = np.bincount(labels, minlength=classes)
     hits = np.bincount(labels, weights=counts.hit_at(1), minlength=classes)
@@ -112,7 +120,7 @@ def zeroshot_metrics(
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShotEvaluator:
-    """Zero-shot classification of one modality.
+    """Zero-shot classification of one modality; under `jax.set_mesh` the ranking is cut over all its devices.
 
     Attributes:
       class_names: C names, or the path of a file with one a line.
@@ -155,4 +163,5 @@ class ZeroShotEvaluator:
         )
         classes = class_embeddings(encode_text, names, templates)
         found = collect(embed, batches, (self.modality,))[self.modality]
-        return zeroshot_metrics(found.values, classes, found.target(self.label), ks=self.ks)
+        labels = found.target(self.label)
+        return zeroshot_metrics(found.values, classes, labels, ks=self.ks, mesh=mesh_in_use())

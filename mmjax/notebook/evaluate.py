@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from mmjax.core.config import construct
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch
@@ -82,7 +84,8 @@ def _evaluated(run: LoadedModel, evaluations: Mapping[str, Evaluation]) -> dict[
     """Returns 'evaluation/metric' -> value."""
     pipeline = functools.partial(Pipeline, max_bad_share=run.config.data.max_bad_share)
     bound = bind(evaluations, encoded(run.model, run.transforms), pipeline, run.mesh)
-    return evaluate(bound, lambda batch: run.embed(batch.streams))
+    with jax.set_mesh(run.mesh):
+        return evaluate(bound, lambda batch: run.embed(batch.streams))
 
 
 def _retrieval_evaluator(run: LoadedModel) -> Any:

@@ -214,7 +214,9 @@ class LoadedModel:
 
     @functools.cached_property
     def _embed(self) -> Any:
-        return jax.jit(lambda params, streams: answers(self.model.apply({"params": params}, streams, None)))
+        rows = batch_sharding(self.mesh)
+        embed = lambda params, streams: answers(self.model.apply({"params": params}, streams, None))  # noqa: E731
+        return jax.jit(embed, out_shardings=rows)
 
     @functools.cached_property
     def _attend(self) -> Any:

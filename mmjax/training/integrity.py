@@ -24,6 +24,9 @@ from mmjax.core.errors import UserError, listed
 MANIFEST = "files.json"
 """In a step's folder: {"files": {path: [bytes, CRC-32]}} of all that its items hold."""
 
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError)
+"""What reading a list of any bytes raises: bad UTF-8 or JSON, other values, an infinite size, brackets without end."""
+
 _CHUNK = 1 << 20
 _THREADS = 8
 _LONGEST = 512
@@ -78,10 +81,12 @@ def damage(folder: epath.Path, under: str = "", share: tuple[int, int] = (0, 1))
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
         wanted = {name: (int(size), int(crc)) for name, (size, crc) in sorted(files.items()) if name.startswith(under)}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return f"{MANIFEST}, the list of its files, cannot be read: {error}"
-    if strange := [name for name in wanted if os.path.isabs(name) or os.pardir in name.split("/")]:
-        return f"{MANIFEST}, the list of its files, names {strange[0]!r}, which is not in its folder"
+    except _MALFORMED as error:
+        return f"{MANIFEST}, the list of its files, cannot be read: {type(error).__name__}: {str(error)!a}"
+    if not files:
+        return f"{MANIFEST}, the list of its files, names none"
+    if strange := [name for name in wanted if _outside(name)]:
+        return f"{MANIFEST}, the list of its files, names {strange[0]!a}, which is not in its folder"
     mine = list(wanted)[share[0] :: share[1]]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for step in (_wrong_size, _wrong_sum):  # sizes first: they cost nothing
@@ -90,6 +95,11 @@ def damage(folder: epath.Path, under: str = "", share: tuple[int, int] = (0, 1))
                     pool.shutdown(cancel_futures=True)
                     return found
     return ""
+
+
+def _outside(name: str) -> bool:
+    """Says whether this can be no file of a checkpoint; a NUL or half a surrogate pair is in no name at all."""
+    return os.path.isabs(name) or os.pardir in name.split("/") or not name.isprintable()
 
 
 def _wrong_size(folder: epath.Path, wanted: Mapping[str, tuple[int, int]], name: str) -> str:
@@ -191,7 +201,7 @@ def _agreed(found: str) -> str:
     if jax.process_count() == 1:
         return found
     mine = np.zeros(_LONGEST, np.uint8)
-    text = np.frombuffer(found.encode()[:_LONGEST], np.uint8)
+    text = np.frombuffer(found.encode(errors="replace")[:_LONGEST], np.uint8)
     mine[: len(text)] = text
     rows = multihost_utils.process_allgather(mine)
     return next((bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows if row.any()), "")

@@ -19,11 +19,13 @@ from rich.console import Console
 from mmjax.core.config import to_json
 from mmjax.core.errors import UserError, listed, one_of
 from mmjax.core.mesh import make_mesh
+from mmjax.core.permissions import safe_permissions
 from mmjax.core.secrets import masked, masked_json
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
 from mmjax.training import prepare
+from mmjax.training.agreement import Agreement
 from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import bind, encoded, evaluate
 from mmjax.training.experiment import Experiment, build
@@ -50,7 +52,7 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
     """
     console = console or Console()
     tell = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    with prepare.safe_permissions():
+    with safe_permissions():
         folder = prepare.make_workdir(workdir)
         with hold(folder, tell):
             experiment: Experiment = build(config)
@@ -102,6 +104,7 @@ class Run:
         every = experiment.evaluate_every
         self.evaluate_every = max(1, trainer.to_steps(every)) if every is not None else trainer.total_steps
         self.meter, self.delayed = Meter(data.batch_size), Delayed()
+        self.agreement = Agreement(trainer.mesh)
         pipeline = functools.partial(dataclasses.replace, data, bad_log=None)
         self.evaluations = bind(
             experiment.evaluations, encoded(experiment.model, data.transforms), pipeline, trainer.mesh
@@ -129,7 +132,8 @@ class Run:
                         self._log(step, metrics)
                     self.checkpoints.check()
                     results = self._after_step(step, state) or results
-                    if step < total and stop.requested(step):
+                    waited = self.meter.read()["input_wait_share"]
+                    if step < total and self.agreement.stop(step, stop.received, waited):
                         self._interrupt(step, state)
                 self._log(None, None)
             finally:
@@ -167,7 +171,7 @@ class Run:
         if ready is None:
             return
         done, values = ready
-        values |= self.meter.read()
+        values |= self.meter.read() | self.agreement.metrics
         values |= {f"bad_records/{kind}": count for kind, count in self.data.bad.counts().items()}
         self.writer.write(done, values)
         self.progress.update(done, values)

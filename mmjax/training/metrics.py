@@ -139,9 +139,10 @@ class ProgressBar:
 
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows step and its numbers."""
+        wait = metrics.get("input_wait_share_max", metrics.get("input_wait_share", 0))  # the slowest host's
         numbers = (
             f"loss {metrics['loss']:.4f}  {metrics.get('examples_per_second', 0):.0f} examples/s  "
-            f"input wait {100 * metrics.get('input_wait_share', 0):.0f} %"
+            f"input wait {100 * wait:.0f} %"
         )
         if self._bar:
             self._bar.update(self._task, completed=step, numbers=numbers)

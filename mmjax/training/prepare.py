@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,20 +15,6 @@ from mmjax.data.captions import with_trained_tokenizer
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
 from mmjax.data.tokenizer import Tokenizer
-
-
-@contextlib.contextmanager
-def safe_permissions() -> Iterator[None]:
-    """A context in which nobody but the owner may change the files that this process makes; the umask is else kept.
-
-    The umask is the whole process's: threads in the background are bound by it too.
-    """
-    given = os.umask(0o022)
-    os.umask(given | 0o022)
-    try:
-        yield
-    finally:
-        os.umask(given)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

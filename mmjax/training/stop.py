@@ -5,9 +5,6 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
-import jax
-from jax.experimental import multihost_utils
-
 EXIT_CODE = 75
 """What the process exits with after a signal made it save and stop (EX_TEMPFAIL: run it again)."""
 
@@ -40,10 +37,7 @@ class StopSignal:
         self._received = True
         self._restore()
 
-    def requested(self, step: int, every: int = 10) -> bool:
-        """Says whether to stop after this step: the same answer on every host, which agree every few steps."""
-        if jax.process_count() == 1:
-            return self._received
-        if step % every:
-            return False
-        return bool(multihost_utils.process_allgather(self._received).any())
+    @property
+    def received(self) -> bool:
+        """Whether this process was asked to stop; see training.agreement for the others."""
+        return self._received

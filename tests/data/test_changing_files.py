@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import types
 
 import fsspec
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import BadRecord
-from mmjax.data.sources import ManifestSource, TfdsSource, WebDatasetSource
+from mmjax.data.sources import ManifestSource, TfdsSource, WebDatasetSource, files
 from mmjax.data.text import TextTransform
 from tests.data.test_sources import Captions, tar
 
@@ -110,6 +111,23 @@ def test_a_remote_shard_is_looked_at_when_it_is_first_read(tmp_path):
     tar(tmp_path / "1.tar", [("0.jpg", b"x"), *((f"{i}.txt", b"else") for i in range(60))])
     store.put(str(tmp_path / "1.tar"), "/changing/1.tar")
     assert words(source) == {"changed_file"}
+
+
+def test_a_remote_shard_is_looked_at_again(tmp_path, monkeypatch):
+    """Between two looks the store is not asked: of 30 records in one of its intervals, one read costs a look."""
+    now, looks = [0.0], []
+    monkeypatch.setattr(files, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    store = fsspec.filesystem("memory")
+    monkeypatch.setattr(
+        type(store), "info", lambda self, path, info=type(store).info: looks.append(path) or info(self, path)
+    )
+    store.put(shard(tmp_path / "1.tar", "mine"), "/again/1.tar")
+    source = WebDatasetSource("memory://again/1.tar", cache_dir=str(tmp_path / "cache"))
+    assert words(source) == {"mine"}
+    store.put(shard(tmp_path / "1.tar", "else"), "/again/1.tar")  # of the same length
+    looks.clear()
+    now[0] += files.LOOK_AGAIN + 1
+    assert words(source) == {"changed_file"} and looks == ["/again/1.tar"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "replace", "write_over"])

@@ -2,8 +2,11 @@
 
 import importlib.util
 import logging
+import os
+import stat
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -66,6 +69,48 @@ def test_beam_writes_what_processes_write(manifest, tmp_path):
     done = subprocess.run([*command, "--runner", "DirectRunner"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert good(TfdsSource(str(out))) == good(ManifestSource(manifest))
+
+
+def test_only_the_owner_may_change_what_is_exported(manifest, tmp_path):
+    given = os.umask(0)
+    try:
+        out = tmp_path / "out" / "1.0.0"
+        export.export(manifest, str(out), 1, processes=1)
+    finally:
+        os.umask(given)
+    for path in (out, *out.iterdir()):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o022, path
+
+
+TRACEBACK = """Traceback (most recent call last):
+  File "apache_beam/runners/common.py", line 1498, in process
+mmjax.core.errors.UserError: a.csv:3: another type than in the first record: 'x'
+
+During handling of the above exception, another exception occurred:
+
+mmjax.core.errors.UserError: a.csv:3: another type than in the first record: 'x' [while running 'Map(write)']
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError(TRACEBACK), "a.csv:3: another type than in the first record: 'x'"),
+        (UserError("no record [while running 'Map(done)']"), "no record"),
+        (RuntimeError("Pipeline failed: out of memory"), None),
+    ],
+)
+def test_a_mistake_that_a_beam_worker_finds_is_a_sentence(monkeypatch, error, sentence):
+    class Pipeline:
+        def __init__(self, options):
+            raise error
+
+    options = types.SimpleNamespace(PipelineOptions=list)
+    modules = {"apache_beam": types.SimpleNamespace(Pipeline=Pipeline), "apache_beam.options.pipeline_options": options}
+    monkeypatch.setattr(export, "optional", lambda name, *_: modules[name])
+    with pytest.raises(UserError if sentence else RuntimeError) as found:
+        export.by_beam(None, None, 1, [])
+    assert str(found.value) == (sentence or str(error))
 
 
 def test_mistakes_are_sentences(manifest, tmp_path, monkeypatch):

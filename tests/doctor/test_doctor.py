@@ -1,6 +1,7 @@
 """What the doctor finds, and what it says of what is broken."""
 
 import errno
+import importlib.metadata
 import json
 import pathlib
 import resource
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from mmjax.cli import main
-from mmjax.doctor import command, job, machine
+from mmjax.doctor import command, data, job, machine
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG
+from tests.devices import run_on_devices, run_on_hosts
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -27,6 +29,17 @@ def test_requirements_that_are_not_met_are_named(monkeypatch):
     found = {finding.what: finding for finding in machine.packages() if finding.state == WRONG}
     assert set(found) == {"jax", "no-such-package"}
     assert "but mmjax needs <0.1" in found["jax"].found and found["jax"].advice == "pip install 'jax<0.1'"
+
+
+def test_a_folder_that_is_not_installed_is_a_finding(monkeypatch):
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine.importlib.metadata, "requires", nothing)
+    assert states(machine.packages()) == {"packages": FINE, "mmjax": DOUBTFUL}
+    monkeypatch.setattr(machine.importlib.metadata, "version", nothing)
+    assert machine.version("mmjax") == "(not installed)"
+    assert "jax (not installed)" in next(machine.packages()).found
 
 
 def test_accelerators_that_are_not_used_are_named(monkeypatch):
@@ -85,3 +98,65 @@ def test_the_command(workdir, code, tmp_path, monkeypatch, capsys):
 def test_a_config_without_data_is_said(capsys):
     assert main(["doctor", "--config", "configs/nothing.py"]) == 1
     assert "there is no such" in capsys.readouterr().out
+
+
+@pytest.fixture
+def captions(tmp_path) -> str:
+    """A manifest of 40 pictures of 100 bytes, the last 10 of which are not there."""
+    rows = [f"{number}.jpg,caption" for number in range(40)]
+    for row in rows[:30]:
+        (tmp_path / row.split(",")[0]).write_bytes(b"x" * 100)
+    (tmp_path / "all.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
+    return str(tmp_path / "all.csv")
+
+
+def test_data_is_read(captions, monkeypatch):
+    found = data.look(captions)
+    assert found.state == WRONG and "40 records of image, caption; reads" in found.found
+    assert "damaged of 40: 10 missing_image" in found.found
+    monkeypatch.setattr(data, "MOST_BAD", 0.5)
+    assert data.look(captions).state == DOUBTFUL
+    found = data.look("no/such.csv")
+    assert found.state == WRONG and "does not exist" in found.found
+
+
+def test_the_size_of_records_is_counted(captions):
+    (count, size, bad, _) = data._read(data.open_spec(captions, needs=()), 100)
+    assert (count, size, dict(bad)) == (40, 30 * (100 + len("caption")), {"missing_image": 10})
+
+
+COLLECTIVES = """
+import jax
+from mmjax.doctor import job
+found = {each.what: each for each in job.collectives(megabytes=1)}
+assert all(each.state == "fine" and "GB/s a device over 4" in each.found for each in found.values()), found
+real = jax.lax.ppermute
+jax.lax.ppermute = lambda x, *args: real(x, *args).at[0, -1].add(1)
+broken = [each for each in job.collectives(megabytes=1) if each.state == "wrong"]
+print(sorted(found), [each.what for each in broken], broken[0].found)
+"""
+
+
+def test_every_collective_is_measured_and_checked():
+    out = run_on_devices(COLLECTIVES, 4)
+    assert "['all-gather', 'all-reduce', 'collective-permute'] ['collective-permute'] gives 4 instead of 3" in out
+
+
+PROCESSES = """
+import jax
+from mmjax import cli
+from mmjax.doctor import machine
+from mmjax.doctor.findings import WRONG, Finding
+if jax.process_index() == 1:
+    machine.host = lambda: iter([Finding("cores", "are on fire", WRONG, "water")])
+print("code", cli.main(["doctor", "--json"]), flush=True)
+"""
+
+
+def test_what_another_process_finds_is_said():
+    first, second = run_on_hosts(PROCESSES, num_devices=1)
+    assert "code 1" in first and "code 1" in second
+    found = {each["what"]: each for each in json.loads(first[first.index("[\n") : first.rindex("]") + 1])}
+    assert found["process 1: cores"]["found"] == "are on fire" and found["cores"]["state"] != WRONG
+    assert "devices" in found and "process 1: devices" not in found  # what is fine is said once
+    assert "on fire" not in second

@@ -201,6 +201,9 @@ sharded = rank_counts(spread, g, np.tile(groups[0], 2)[:64], groups[1], query_ma
 for other in (eight, sharded):
     np.testing.assert_array_equal(one.higher, other.higher)
     np.testing.assert_array_equal(one.tied, other.tied)
+from mmjax.evaluation.retrieval import top_k
+for mine, other in zip(top_k(q, g, 5, chunk=4), top_k(q, g, 5, chunk=4, mesh=mesh)):
+    np.testing.assert_array_equal(mine, other)
 print("equal", len(jax.devices()), int(one.tied.sum()) > 0)
 """,
         8,

@@ -80,12 +80,23 @@ def test_slurm_tells_the_processes_of_one_another(environment):
     assert findings(printed[0])["processes"].startswith("2; this is 0") and "processes" not in printed[1]
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (3, False)])
-def test_slurm_requeues_what_was_stopped(tmp_path, environment, code, requeued):
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [
+        (75, "40", True),
+        (0, "0", False),
+        (3, "0", False),
+        (69, "0", True),
+        (134, "19", True),
+        (69, "20", False),
+        (134, "20", False),
+    ],
+)
+def test_slurm_requeues_what_was_stopped(tmp_path, environment, code, restarts, requeued):
     script(tmp_path, "srun", f'echo "srun $*"; exit {code}')
     script(tmp_path, "scontrol", 'echo "scontrol $*"')
     command = ["bash", "launch/slurm.sbatch", "--config", "configs/siglip.py:B/16"]
-    settings = environment | {"SLURM_JOB_ID": "12"}
+    settings = environment | {"SLURM_JOB_ID": "12", "SLURM_RESTART_COUNT": restarts}
     done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert "python -m mmjax train --distributed --config configs/siglip.py:B/16" in done.stdout
     assert ("scontrol requeue 12" in done.stdout) == requeued and done.returncode == (0 if requeued else code)

@@ -111,11 +111,26 @@ def write_data(folder: pathlib.Path) -> None:
 
 
 def start(
-    workdir: pathlib.Path, data: pathlib.Path, *, processes: int = 1, devices: int = 1, settings: Sequence[str] = ()
+    workdir: pathlib.Path,
+    data: pathlib.Path | None,
+    *,
+    processes: int = 1,
+    devices: int = 1,
+    settings: Sequence[str] = (),
+    config: str = "",
 ) -> list[subprocess.Popen]:
-    """Starts the job, by its command line; each process adds to workdir_0.log, workdir_1.log, ..."""
+    """Starts the job, or that of another config, by its command line; each process adds to workdir_0.log, ..."""
     cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "mmjax", "train", "--config", f"{__file__}:{data}", "--workdir", str(workdir)]
+    command = [
+        sys.executable,
+        "-m",
+        "mmjax",
+        "train",
+        "--config",
+        config or f"{__file__}:{data}",
+        "--workdir",
+        str(workdir),
+    ]
     command += [f"--set={setting}" for setting in settings]
     address = f"localhost:{free_port()}"
     running = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmjax.training.checkpoint import Checkpoints
-from tests.slow import ledger
+from tests.slow import ledger, ring_job
 
 pytestmark = pytest.mark.slow
 STEPS = 60
@@ -100,4 +100,19 @@ def test_restarts_on_other_devices_and_processes_take_the_same_examples(tmp_path
         np.testing.assert_array_equal(found[1], planned)
     expected, found = losses(whole), losses(workdir)
     assert found.keys() == expected.keys()
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+
+
+def test_the_ring_loss_goes_on_with_sharded_parameters_on_two_processes(tmp_path):
+    """One device for 4 steps; then two processes of two devices, over which parameters and moments are cut in two."""
+    options = {"data": None, "config": ring_job.__file__}
+    for name, rows in (("whole", [(1, 1, 8, 1)]), ("moved", [(1, 1, 4, 1), (2, 2, 8, 2)])):
+        for processes, devices, until, fsdp in rows:
+            settings = [f"duration={until}", f"mesh.fsdp={fsdp}", "optimizer.schedule.kind=constant"]
+            running = ledger.start(tmp_path / name, processes=processes, devices=devices, settings=settings, **options)
+            assert ledger.finish(running, 900) == [0] * processes, ledger.logs(tmp_path / name)
+    said = ledger.log(tmp_path / "moved", 0).read_text()
+    assert "mesh {'data': 2, 'fsdp': 2, 'tensor': 1}" in said and "resumed everything from step 4" in said
+    expected, found = losses(tmp_path / "whole"), losses(tmp_path / "moved")
+    assert list(found) == list(expected) == list(range(1, 9))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)

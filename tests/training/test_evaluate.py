@@ -210,3 +210,43 @@ def test_two_processes_read_their_parts_and_find_the_same():
     assert outputs[0][2] == outputs[1][2] == alone[2] == [2, 2]
     assert len(alone[1]) == 4 * 22
     assert max(len(first), len(second)) <= 0.6 * len(alone[1])
+
+
+ALONE = """
+import json
+from mmjax import cli
+from mmjax.evaluation import probes, retrieval, zeroshot
+from mmjax.notebook.loaded_model import LoadedModel
+
+ranked, found = {}, {}
+
+def spied(name):
+    real = getattr(retrieval, name)
+    def called(*args):
+        ranked.setdefault(name, set()).add(args[-1].size)  # devices that the queries are cut over
+        return real(*args)
+    setattr(retrieval, name, called)
+
+spied("count_rivals"), spied("best_items")
+evaluated = LoadedModel.evaluate
+
+def evaluate(self, *data):
+    found.update(evaluated(self, *data))
+    return found
+
+LoadedModel.evaluate = evaluate
+code = cli.main(["evaluate", "--run", RUN, "--allow-import", "tests"])
+print("found", json.dumps([code, found, {name: sorted(sizes) for name, sizes in ranked.items()}]), flush=True)
+"""
+
+
+def test_the_command_evaluates_over_the_devices_of_two_processes(run):
+    """Retrieval, zero-shot and probes find what one device finds; each ranks over all four; process 0 prints."""
+    loaded, by_step = run
+    outputs = run_on_hosts(ALONE.replace("RUN", repr(str(loaded.directory))), num_devices=2)
+    for output in outputs:
+        code, found, ranked = json.loads(output.rpartition("found ")[2].splitlines()[0])
+        assert code == 0 and ranked == {"count_rivals": [4], "best_items": [4]}
+        assert found == pytest.approx({name: by_step[2][name] for name in found}, abs=1e-6)
+        assert {name.split("/")[0] for name in found} == {"held_out", "zeroshot", "probe"}
+    assert ["step 2" in output for output in outputs] == [True, False]

@@ -16,6 +16,7 @@ from rich.console import Console
 from mmjax.training import loop, metrics
 from mmjax.training.checkpoint import Keep
 from mmjax.training.loop import fit
+from tests.devices import run_on_hosts
 from tests.training.tiny import tiny_config
 
 
@@ -129,3 +130,77 @@ def test_the_share_is_of_the_last_steps(monkeypatch):
         now[0] += seconds
         meter.add(waited)
     assert meter.read() == {"examples_per_second": 2 * 8 / 10, "input_wait_share": 0.3}
+
+
+HOSTS = """
+import io, json, os, signal
+import fiddle as fdl
+from jax.experimental import multihost_utils
+from rich.console import Console
+from mmjax.training import loop
+from mmjax.training.agreement import Agreement
+from mmjax.training.checkpoint import Keep
+from mmjax.training.stop import Interrupted
+from tests.training.tiny import tiny_config
+
+first, asked, seen = jax.process_index() == 0, 7, {"step": 0, "read": [], "barriers": []}
+start = Agreement.__init__
+
+class Pending:
+    def __init__(self, value):
+        self.value, self.step = value, seen["step"]
+
+    def addressable_data(self, index):
+        seen["read"].append((self.step, seen["step"]))
+        return self.value.addressable_data(index)
+
+def spied(self, mesh):
+    start(self, mesh)
+    largest = self._largest
+    self._largest = lambda said: Pending(largest(said))
+
+def barrier(name):
+    real = getattr(multihost_utils, name)
+    def called(*args, **kwargs):
+        if 0 < seen["step"] < last:
+            seen["barriers"].append((name, seen["step"]))
+        return real(*args, **kwargs)
+    setattr(multihost_utils, name, called)
+
+for name in ("process_allgather", "sync_global_devices", "broadcast_one_to_all"):
+    barrier(name)
+Agreement.__init__, after = spied, loop.Run._after_step
+last = 100
+
+def after_step(self, step, state):
+    seen["step"] = step
+    if step == asked and not first:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return after(self, step, state)
+
+def interrupt(self, step, state):
+    global last
+    last = 0
+    return stopped(self, step, state)
+
+loop.Run._after_step, stopped, loop.Run._interrupt = after_step, loop.Run._interrupt, interrupt
+if not first:  # this host's input is slow
+    loop.Meter.read = lambda self: {"examples_per_second": 1.0, "input_wait_share": 0.75}
+config = tiny_config(duration="40 steps", evaluations={}, keep=fdl.Config(Keep, every=100))
+try:
+    loop.fit(config, WORKDIR, Console(file=io.StringIO()))
+except Interrupted as error:
+    print("found", json.dumps([str(error), seen]), flush=True)
+"""
+
+
+def test_two_processes_agree_without_a_wait(tmp_path):
+    """One is asked to stop after step 7: both do after step 13, and no message is read before 3 more steps began."""
+    outputs = run_on_hosts(HOSTS.replace("WORKDIR", repr(str(tmp_path))), num_devices=1)
+    for said, seen in [json.loads(out.rpartition("found ")[2].splitlines()[0]) for out in outputs]:
+        assert "asked to stop: saved step 13;" in said
+        assert seen["barriers"] == [] and seen["read"] == [[5, 8], [10, 13]]
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == list(range(1, 14))
+    assert not any("input_wait_share_max" in record for record in records[:6])
+    assert [record["input_wait_share_max"] for record in records[8:]] == [0.75] * 5  # of process 1; process 0 writes

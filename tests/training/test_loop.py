@@ -15,7 +15,7 @@ from rich.console import Console
 from mmjax.core.errors import UserError
 from mmjax.core.trees import flatten
 from mmjax.tasks.contrastive import Contrastive
-from mmjax.training import loop, stop
+from mmjax.training import agreement, loop, stop
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
 from mmjax.training.loop import fit
 from tests.training.tiny import tiny_config
@@ -66,12 +66,12 @@ def test_metrics_hold_the_evaluation_and_the_rates(whole):
 
 
 def test_a_signal_saves_and_the_restart_is_exact(whole, tmp_path, monkeypatch):
-    def after_three(self, step):
-        if step == 3:
-            signal.raise_signal(signal.SIGTERM)
-        return self._received
+    def after_three(self, step, asked, input_wait):
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)  # received after the next step
+        return asked
 
-    monkeypatch.setattr(stop.StopSignal, "requested", after_three)
+    monkeypatch.setattr(agreement.Agreement, "stop", after_three)
     with pytest.raises(stop.Interrupted, match="saved step 3"):
         train(tmp_path)
     assert list(losses(tmp_path)) == [1, 2, 3]

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
@@ -19,6 +20,9 @@ from mmjax.data.sources.remote import LISTING, is_remote, located, retried
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+LOOK_AGAIN = 30.0
+"""Seconds after which a remote file that is being read is looked at again; each look is a request to the store."""
 
 
 def opened(path: str) -> BinaryIO:
@@ -151,8 +155,9 @@ def walk(root: str) -> list[str]:
 class RangeReader:
     """Reads ranges of files; thread-safe, with at most `most` local files open at once.
 
-    Bytes are only given of the very file that was signed: a local one is looked at after each read, a remote one when
-    this process reads it first.
+    Bytes are only given of the very file that was signed: a local one is looked at after each read. A remote one is
+    looked at after its first read and after each that comes LOOK_AGAIN seconds later; bytes of a file that was replaced
+    since the last look are given until the next.
     """
 
     def __init__(self, signatures: Mapping[str, Signature] | None = None, most: int = 256):
@@ -160,7 +165,7 @@ class RangeReader:
         self._most = most
         self._lock = threading.Lock()
         self._open: collections.OrderedDict[str, _Descriptor] = collections.OrderedDict()
-        self._seen: dict[str, Signature] = {}  # of remote files
+        self._seen: dict[str, tuple[Signature, float]] = {}  # of remote files: what they were, and when
 
     def read(self, path: str, start: int, size: int) -> bytes:
         """Returns `size` bytes from byte `start`, or fewer where the file ends before.
@@ -173,9 +178,7 @@ class RangeReader:
         if is_remote(path):
             fs, inner = located(path)
             data = retried(lambda: fs.cat_file(inner, start=start, end=start + size), path) if size else b""
-            if path in self._signatures and path not in self._seen:
-                self._seen[path] = signature(path)
-            now = self._seen.get(path)
+            now = self._looked_at(path) if path in self._signatures else None
         else:
             descriptor = self._descriptor(path)
             data = os.pread(descriptor.number, size, start)
@@ -183,6 +186,21 @@ class RangeReader:
         if len(data) == size:
             self._check(path, now)
         return data
+
+    def _looked_at(self, path: str) -> Signature:
+        """Returns the signature of a remote file, at most LOOK_AGAIN seconds old; of several threads one looks."""
+        with self._lock:
+            before = self._seen.get(path)
+            due = before is None or time.monotonic() - before[1] >= LOOK_AGAIN
+            if due and before is not None:
+                self._seen[path] = before[0], time.monotonic()
+        if not due:
+            return before[0]
+        fs, inner = located(path)
+        fs.invalidate_cache(inner)  # else a driver may answer from a listing that it made before
+        now = signature(path)
+        self._seen[path] = now, time.monotonic()
+        return now
 
     def _check(self, path: str, now: Signature | None) -> None:
         if path in self._signatures:

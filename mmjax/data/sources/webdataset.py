@@ -14,7 +14,7 @@ import numpy as np
 from mmjax.core.errors import listed
 from mmjax.data.source import BadRecord, Record
 from mmjax.data.sources import columns as columns_lib
-from mmjax.data.sources import files, tar_index
+from mmjax.data.sources import files, tar_cache, tar_index
 
 _TEXTS = ("txt", "text", "caption")
 _LOOK = 16  # samples from which the place of the captions is guessed
@@ -26,17 +26,18 @@ class WebDatasetSource:
     """The samples of tar shards; members of one key ('0001.jpg', '0001.txt', '0001.json') are one sample.
 
     The index takes one pass over the shards' headers, the first time and whenever a shard's size or time of change
-    differs; in memory it is about 45 bytes a sample. A shard that breaks off gives its whole samples and one bad
-    record ('truncated_shard') for the lost rest. A shard that is changed or replaced while it is in use gives bad
-    records ('changed_file', or 'truncated_shard' where it became shorter), never other samples; a shard that is gone
-    stops the run.
+    differs, shared by the processes of a job; in memory it is about 45 bytes a sample. A shard that breaks off gives
+    its whole samples and one bad record ('truncated_shard') for the lost rest. A shard that is changed or replaced
+    while it is in use gives bad records ('changed_file', or 'truncated_shard' where it became shorter) instead of other
+    samples: a local one at once, a remote one after at most files.LOOK_AGAIN seconds of reading it. A shard that is
+    gone stops the run.
 
     Attributes:
       pattern: 'shard-{00000..00099}.tar', 'shards/*.tar' or one file; local or fsspec (gs://, s3://).
       columns: column -> extension ('txt'), several of them, the first present wins ('jpg;png'), or a value of a JSON
         member ('json.caption'). None guesses 'image' and 'caption'.
-      cache_dir: where the index is kept; None is $XDG_CACHE_HOME/mmjax/tar-index (~/.cache). Give a shared folder to
-        index once for all hosts.
+      cache_dir: where the index is kept; None is $XDG_CACHE_HOME/mmjax/tar-index (~/.cache). Give a shared folder, and
+        all hosts index together, each its part.
 
     Raises:
       UserError: no shard fits, one is missing or compressed, or a column's extension is in no shard.
@@ -54,7 +55,7 @@ class WebDatasetSource:
     def __post_init__(self):
         self.name = self.pattern
         self._shards = files.expand(self.pattern)
-        indexes = tar_index.load_indexes(self._shards, self.cache_dir)
+        indexes = tar_cache.load_indexes(self._shards, self.cache_dir)
         self._starts = np.cumsum([0] + [len(index) for index in indexes])  # [shards + 1]
         self._cut = {i: index.cut for i, index in enumerate(indexes) if index.cut >= 0}
         self._keys = [index.keys for index in indexes]
