@@ -18,7 +18,8 @@ from mmjax.layers.modality_dropout import drop_modalities
 class MultimodalModel(nn.Module):
     """Encodes each stream that is given, fuses their tokens and decodes what comes of it.
 
-    Any modality may be missing from any example (a mask row that is all False), or from the whole call.
+    Any modality may be missing from any example (a mask row that is all False), or from the whole call. One that is
+    given as Tokens is encoded already, and goes to the fusion as it is.
 
     Attributes:
       encoders: modality -> module, called as encoder(stream, rng) -> Tokens.
@@ -41,7 +42,7 @@ class MultimodalModel(nn.Module):
     scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @nn.compact
-    def __call__(self, streams: Mapping[str, Stream], rng: jax.Array | None = None) -> Outputs:
+    def __call__(self, streams: Mapping[str, Stream | Tokens], rng: jax.Array | None = None) -> Outputs:
         """Maps streams (any subset of the encoders' modalities) to Outputs; rng [B] keys, or None for no noise."""
         self._check(streams)
         last = len(self.encoders)
@@ -60,9 +61,9 @@ class MultimodalModel(nn.Module):
         }
         return outputs.replace(predictions=predictions)
 
-    def _encode(self, streams: Mapping[str, Stream], rng: jax.Array | None) -> dict[str, Tokens]:
+    def _encode(self, streams: Mapping[str, Stream | Tokens], rng: jax.Array | None) -> dict[str, Tokens]:
         return {
-            name: encoder(streams[name], fold(rng, number))
+            name: given if isinstance(given := streams[name], Tokens) else encoder(given, fold(rng, number))
             for number, (name, encoder) in enumerate(self.encoders.items())
             if name in streams
         }
@@ -71,7 +72,7 @@ class MultimodalModel(nn.Module):
         initial = {name: nn.initializers.constant(value) for name, value in self.scalars.items()}
         return {name: self.param(name, init, (), jnp.float32) for name, init in initial.items()}
 
-    def _check(self, streams: Mapping[str, Stream]) -> None:
+    def _check(self, streams: Mapping[str, Stream | Tokens]) -> None:
         for name in streams:
             if name not in self.encoders:
                 raise UserError(
