@@ -10,11 +10,12 @@ What the encoders give before any training is a run of one step at a learning ra
         --set 'duration=1 steps' --set optimizer.learning_rate=0
 
 'base' has the published sizes and recipe, for a pod (Singh et al., FLAVA, 2022, section 3.3: batch 8,192, AdamW,
-learning rate 1e-3, weight decay 0.1, 10,000 warm-up steps): image encoder ViT-B/16 at 224 pixels, 85,798,656 parameters without
-its mask token; text encoder of BERT-base's sizes, 108,893,184; multimodal encoder of 6 layers, 42,529,536 without its
-two projections. Its tokenizer is that of configs/image_codes.py:base. A vocabulary of 30,522 is trained on the captions
-(the last id is the mask token); for BERT's own name its tokenizer.json by --set data.transforms.text.tokenizer=FILE,
-and by --set task.masking.mask_id=103 and --set 'task.masking.special=[0, 100, 101, 102]' its special tokens.
+learning rate 1e-3, weight decay 0.1, 10,000 warm-up steps): image encoder ViT-B/16 at 224 pixels, 85,798,656 parameters
+without its mask token; text encoder of BERT-base's sizes, 108,893,184; multimodal encoder of 6 layers, 42,529,536
+without its two projections. Its image tokenizer is a run of configs/image_codes.py:base; where it lies says
+--set teachers.codes.path=FOLDER. A vocabulary of 30,522 is trained on the captions, the last id being the mask token.
+For BERT's own, name its tokenizer.json by --set data.transforms.text.tokenizer=FILE, and its special tokens by
+--set task.masking.mask_id=103 and --set 'task.masking.special=[0, 100, 101, 102]'.
 """
 
 import dataclasses
@@ -51,7 +52,7 @@ from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT, SOFTMAX_LOG_SCALE_M
 from mmjax.model import MultimodalModel
 from mmjax.tasks.flava import Flava
 from mmjax.tasks.masking import Masking
-from mmjax.training.checkpoint import Keep
+from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.experiment import Evaluation, Experiment
 from mmjax.training.optimizer import Optimizer
 from mmjax.training.schedule import Schedule
@@ -125,6 +126,7 @@ def get_config(size: str = "openmoji") -> fdl.Config:
         evaluations={} if pod else _evaluations(sizes),
         evaluate_every=None,
         keep=fdl.Config(Keep, every="1000 steps" if pod else "100 steps"),
+        teachers={"codes": fdl.Config(InitFrom, "runs/image_codes")} if tokenizer else {},
         log_every=1 if size == "smoke" else 10,
     )
 
@@ -137,7 +139,7 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
     encoders = {
         "image": fdl.Config(ImageEncoder, patch_size=sizes.patch, depth=image, pool="first", mask_token=True, **tower),
         "text": fdl.Config(
-            TextEncoder, sizes.vocabulary, depth=text, causal=False, **({"pool": "mean"} | sizes.bert), **tower
+            TextEncoder, sizes.vocabulary, depth=text, causal=False, **({"pool": "first"} | sizes.bert), **tower
         ),
     }
     coordinated = fdl.Config(
@@ -158,7 +160,10 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
         "joint": fdl.Config(Joint),
     }
     joint = fdl.Config(Early, depth=multimodal, pool="first", **tower)
-    return fdl.Config(MultimodalModel, encoders, fdl.Config(Aligned, coordinated, joint), decoders)
+    model = fdl.Config(MultimodalModel, encoders, fdl.Config(Aligned, coordinated, joint), decoders)
+    if tokenizer is not None:
+        model.teachers = {"codes": tokenizer.model}
+    return model
 
 
 def _data(sizes: Size, pod: bool) -> fdl.Config:

@@ -59,7 +59,7 @@ def get_config(size: str = "watch") -> fdl.Config:
         encoders={n: fdl.Config(SeriesEncoder, **encoder, **tower, **scales[n]) for n in SENSORS},
         fusion=fdl.Config(Early, depth=1, **tower),
         decoders={"label": fdl.Config(Head, len(classes), dropout=0.1), "probe": fdl.Config(Probes, len(classes))},
-        modality_dropout={name: 0.1 for name in SENSORS},
+        modality_dropout={name: 0.3 for name in SENSORS},
     )
     targets = {"label": fdl.Config(LabelTarget, classes=classes)}
     steps = {"watch": 300, "basic_motions": 150, "smoke": 10}[size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,9 @@ from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Outputs, Stream, Tokens
 from mmjax.layers.dropout import fold
 from mmjax.layers.modality_dropout import drop_modalities
+
+TEACHERS = "teachers_"
+"""What the keys of the teachers' parameters begin with; their names follow."""
 
 
 class MultimodalModel(nn.Module):
@@ -29,6 +33,9 @@ class MultimodalModel(nn.Module):
         what an example lacks before the fusion; None leaves it out.
       modality_dropout: modality -> probability of hiding it from the model in training, never all of an example.
       scalars: name -> initial value of learned scalars, given out in `Outputs.scalars` (the weights of several losses).
+      teachers: name -> module, called as teacher(streams, None) with the streams of its `modalities`, undropped and
+        with nothing hidden; what it gives becomes `Outputs.teachings[name]`, behind a stopped gradient. Its parameters
+        `teachers_NAME/...` stay as `Experiment.teachers` loads them. Another MultimodalModel can be one.
 
     Raises:
       UserError: a stream without an encoder, or no stream at all.
@@ -40,11 +47,19 @@ class MultimodalModel(nn.Module):
     missing: nn.Module | None = None
     modality_dropout: Mapping[str, float] = dataclasses.field(default_factory=dict)
     scalars: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    teachers: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that it encodes."""
+        return tuple(self.encoders)
 
     @nn.compact
     def __call__(self, streams: Mapping[str, Stream | Tokens], rng: jax.Array | None = None) -> Outputs:
         """Maps streams (any subset of the encoders' modalities) to Outputs; rng [B] keys, or None for no noise."""
         self._check(streams)
+        teachings = self._teach(streams)
+        streams = {name: stream for name, stream in streams.items() if name in self.encoders}
         last = len(self.encoders)
         if rng is not None and self.modality_dropout:
             rates = {name: rate for name, rate in self.modality_dropout.items() if name in streams}
@@ -53,7 +68,10 @@ class MultimodalModel(nn.Module):
         filled, penalties = (tokens, {}) if self.missing is None else self.missing(tokens, fold(rng, last + 2))
         outputs = self.fusion(filled, fold(rng, last))
         outputs = outputs.replace(
-            tokens=tokens, penalties=outputs.penalties | penalties, scalars=outputs.scalars | self._scalars()
+            tokens=tokens,
+            penalties=outputs.penalties | penalties,
+            scalars=outputs.scalars | self._scalars(),
+            teachings=teachings,
         )
         predictions = {
             name: decoder(outputs, fold(rng, last + 3 + number))
@@ -68,19 +86,29 @@ class MultimodalModel(nn.Module):
             if name in streams
         }
 
+    def _teach(self, streams: Mapping[str, Stream | Tokens]) -> dict[str, Any]:
+        """Returns teacher -> what it gives, of those that have any of their modalities, not encoded, in this call."""
+        whole = {name: stream.replace(hidden=None) for name, stream in streams.items() if isinstance(stream, Stream)}
+        seen = {
+            name: {modality: whole[modality] for modality in teacher.modalities if modality in whole}
+            for name, teacher in self.teachers.items()
+        }
+        return {name: jax.lax.stop_gradient(self.teachers[name](given, None)) for name, given in seen.items() if given}
+
     def _scalars(self) -> dict[str, jax.Array]:
         initial = {name: nn.initializers.constant(value) for name, value in self.scalars.items()}
         return {name: self.param(name, init, (), jnp.float32) for name, init in initial.items()}
 
     def _check(self, streams: Mapping[str, Stream | Tokens]) -> None:
+        taught = {name for teacher in self.teachers.values() for name in teacher.modalities}
         for name in streams:
-            if name not in self.encoders:
+            if name not in self.encoders and name not in taught:
                 raise UserError(
                     f"the batch has a stream {name!r} but the model has no encoder for it."
                     f"{nearest(name, self.encoders)} Its encoders are: {listed(self.encoders)}."
                 )
-        if not streams:
-            raise UserError(f"the batch has no stream; the model encodes {listed(self.encoders)}.")
+        if not set(streams) & set(self.encoders):
+            raise UserError(f"the batch has no stream of them; the model encodes {listed(self.encoders)}.")
         for name in self.modality_dropout:
             if name not in self.encoders:
                 raise UserError(

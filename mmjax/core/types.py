@@ -123,6 +123,7 @@ class Outputs:
       weights: modality -> [B] float32, how much each counts in `fused` or `votes`, where the fusion decides that.
       penalties: name -> [B] float32 what the fusion adds to the loss of each example, its coefficient included.
       predictions: decoder -> what it gives (a head: [B, K] float32).
+      teachings: teacher -> what it gives, behind a stopped gradient (another model: its Outputs).
     """
 
     tokens: dict[str, Tokens] = flax.struct.field(default_factory=dict)
@@ -135,3 +136,4 @@ class Outputs:
     weights: dict[str, Array] = flax.struct.field(default_factory=dict)
     penalties: dict[str, Array] = flax.struct.field(default_factory=dict)
     predictions: dict[str, Any] = flax.struct.field(default_factory=dict)
+    teachings: dict[str, Any] = flax.struct.field(default_factory=dict)

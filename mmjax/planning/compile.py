@@ -50,7 +50,7 @@ class Step:
     @property
     def flops(self) -> int:
         """Operations of the matrix products of one step, over all devices, with what it computes twice."""
-        return flops_of(self.traced.jaxpr.jaxpr)
+        return flops_of(needed(self.traced.jaxpr.jaxpr))
 
     def compile(self) -> Any:
         """Returns the compiled step of jax.

@@ -19,7 +19,9 @@ class Reconstruction:
     """Mean squared error of decoded pixels in [0, 1], with the penalties of the codebook and for leaving codes unused.
 
     The latter is entropy (mean H(p) - H(mean p)), means over all tokens of the batch, p the probabilities of the codes:
-    each token is to be sure of its code, and all together are to need many. Metrics: how many codes of the book a batch uses, as a share, and their perplexity exp(-sum p ln p), where p is the
+    each token is to be sure of its code, and all together are to need many.
+
+    Metrics: how many codes of the book a batch uses, as a share, and their perplexity exp(-sum p ln p), where p is the
     share of the batch's tokens that a code has. An example without the image counts for nothing.
 
     Attributes:

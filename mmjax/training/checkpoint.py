@@ -391,7 +391,7 @@ def _written(metrics: Mapping[str, float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class InitFrom:
-    """Weights only, from another run: `--init-from`.
+    """Weights only, from another run: `--init-from`, or those of a teacher.
 
     Attributes:
       path: workdir of the run.
@@ -407,7 +407,7 @@ class InitFrom:
 
     def _open(self) -> Checkpoints:
         if not epath.Path(self.path).exists():
-            raise UserError(f"--init-from {self.path}: there is no such folder.")
+            raise UserError(f"{self.path}: there is no such folder to take weights from (--init-from, teachers).")
         return Checkpoints(self.path)
 
     def preprocess(self) -> dict[str, Any]:

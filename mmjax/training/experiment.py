@@ -62,6 +62,7 @@ class Experiment:
       micro_batches: parts that the batch is embedded in, at the same loss and gradient (grad_cache).
       seed: of initial parameters and noise.
       init_from: weights to begin with.
+      teachers: teacher of the model -> the run whose weights it has and keeps; one that is not named has random ones.
       log_every: steps between records of metrics.
       max_skipped_in_row: non-finite updates in a row after which the run stops.
     """
@@ -81,6 +82,7 @@ class Experiment:
     micro_batches: int = 1
     seed: int = 0
     init_from: InitFrom | None = None
+    teachers: Mapping[str, InitFrom] = dataclasses.field(default_factory=dict)
     log_every: int = 10
     max_skipped_in_row: int = 10
 

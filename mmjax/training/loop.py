@@ -70,14 +70,14 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
 def _fit(
     config: fdl.Config, experiment: Experiment, folder: pathlib.Path, checkpoints: Checkpoints, console: Console
 ) -> dict[str, float]:
-    stored = stored_preprocess(checkpoints, experiment.init_from)
+    stored = stored_preprocess(checkpoints, experiment.init_from, experiment.teachers)
     data = prepare.prepare_data(experiment.data, folder, stored)
     console.print(describe(data.source), soft_wrap=True, highlight=False, markup=False, emoji=False)
     mesh = make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         run = Run(experiment, data, make_trainer(experiment, data, mesh), checkpoints, console)
         run.meta = {"config": masked_json(json.loads(to_json(config))), "preprocess": data.spec()}
-        state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from)
+        state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from, experiment.teachers)
         prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         console.print(parameter_overview(state.params))
         console.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,11 @@ from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Batch, Outputs
 from mmjax.data.pipeline import Pipeline
+from mmjax.model import TEACHERS
 from mmjax.tasks.task import Apply, Task, TaskLoss, run
 from mmjax.training import duration, sharding, state
 from mmjax.training.experiment import Experiment
+from mmjax.training.optimizer import Optimizer
 from mmjax.training.state import TrainState
 from mmjax.training.step import train_step
 
@@ -68,8 +71,8 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
     rows = batch_sharding(mesh)
     shapes = jax.eval_shape(init_params)
     specs = sharding.param_specs(shapes, mesh, experiment.rules)
-    optimizer = experiment.optimizer.build(shapes, learning_rate)
-    trainable = experiment.optimizer.trainable(shapes)
+    recipe = _teachers_frozen(experiment)
+    optimizer, trainable = recipe.build(shapes, learning_rate), recipe.trainable(shapes)
     apply = apply_of(experiment.model)
     loss = jax.eval_shape(functools.partial(run, experiment.task, apply), shapes, data.element_spec())
     _check_classes(experiment.task, data, loss)
@@ -105,6 +108,12 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
         ),
         embed=jax.jit(lambda params, batch: answers(apply(params, batch.streams, None)), out_shardings=rows),
     )
+
+
+def _teachers_frozen(experiment: Experiment) -> Optimizer:
+    """Returns the optimizer's recipe, with the parameters of the model's teachers among what is frozen."""
+    teachers = [re.escape(TEACHERS + name) + "/.*" for name in getattr(experiment.model, "teachers", {})]
+    return dataclasses.replace(experiment.optimizer, frozen=(*experiment.optimizer.frozen, *teachers))
 
 
 def _balance(experiment: Experiment, params: Any, loss: TaskLoss) -> dict[str, Any]:

@@ -47,6 +47,8 @@ def few(tmp_path_factory):
         ("ecg", "leads/lost 92 %/accuracy"),
         ("lidar", "points/lost 90 %/accuracy"),
         ("fusion_study", "held_out/audio/accuracy"),
+        ("image_codes", "held_out/codes_used"),
+        ("flava", "probe_joint/linear/top_1"),
     ],
 )
 def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):

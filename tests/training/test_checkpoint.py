@@ -123,7 +123,7 @@ def test_init_from_takes_weights_only_and_names_what_does_not_fit(tmp_path):
     found = InitFrom(str(tmp_path), allow_missing=["new/.*"], allow_extra=["b/.*"]).merge(target)
     assert flatten(found).keys() == {"a/kernel", "new/kernel"}
     np.testing.assert_array_equal(found["a"]["kernel"], PARAMS["a"]["kernel"])
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="there is no such folder to take"):
         InitFrom(str(tmp_path / "nowhere")).merge(target)
 
 
