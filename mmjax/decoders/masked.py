@@ -19,7 +19,8 @@ class MaskedHead(nn.Module):
     """Outputs -> 'logits' [B, M, size] float32 of hidden tokens, their 'positions' [B, M] int32, 'mask' [B, M] bool.
 
     A dense layer, an activation, LayerNorm and a linear map that begins at 0, so that every class is as likely. Only M
-    tokens an example go through it: its hidden ones, in order; where there are fewer, mask is False for the rest.
+    tokens an example go through it: its hidden ones, in order; where there are fewer, mask is False for the rest. A call
+    without the modality has no answer: {}.
 
     Attributes:
       modality: whose tokens.
@@ -29,7 +30,7 @@ class MaskedHead(nn.Module):
       activation, dtype: as in layers.
 
     Raises:
-      UserError: the outputs have no tokens of the modality; an unknown activation.
+      UserError: no tokens of the modality at initialisation; an unknown activation.
 
     References:
       Devlin et al., BERT, 2019, appendix A.1; Singh et al., FLAVA, 2022, section 3.2.
@@ -45,6 +46,8 @@ class MaskedHead(nn.Module):
     @nn.compact
     def __call__(self, outputs: Outputs, rng: jax.Array | None = None) -> dict[str, jax.Array]:
         tokens = outputs.in_context if self.in_context else outputs.tokens
+        if self.modality not in tokens and not self.is_initializing():
+            return {}
         one_of(self.modality, tokens, "MaskedHead.modality")
         one_of(self.activation, ACTIVATIONS, "activation")
         x, positions, mask = _picked(tokens[self.modality], self.most)

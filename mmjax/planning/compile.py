@@ -15,7 +15,7 @@ from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from mmjax.core.override import override
 from mmjax.core.types import Batch
 from mmjax.planning.chips import GIB
-from mmjax.planning.flops import flops_of
+from mmjax.planning.flops import flops_of, needed
 from mmjax.planning.topology import Topology
 from mmjax.training.experiment import Experiment, build
 from mmjax.training.trainer import Trainer, make_trainer

@@ -54,5 +54,7 @@ def test_logits_are_of_the_token_itself_from_encoder_or_fusion():
 def test_nothing_hidden_is_no_answer_and_an_unknown_modality_a_sentence():
     _, found = run(MaskedHead("text", 9, most=2), outputs(hidden=None))
     assert not np.asarray(found["mask"]).any()
+    head = MaskedHead("text", 9, most=2)
+    assert head.apply(head.init(jax.random.key(0), outputs()), Outputs()) == {}
     with pytest.raises(UserError, match=r"MaskedHead.modality: 'texts' is unknown"):
         MaskedHead("texts", 9, most=2).init(jax.random.key(0), outputs())
