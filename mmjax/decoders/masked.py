@@ -19,8 +19,8 @@ class MaskedHead(nn.Module):
     """Outputs -> 'logits' [B, M, size] float32 of hidden tokens, their 'positions' [B, M] int32, 'mask' [B, M] bool.
 
     A dense layer, an activation, LayerNorm and a linear map that begins at 0, so that every class is as likely. Only M
-    tokens an example go through it: its hidden ones, in order; where there are fewer, mask is False for the rest. A call
-    without the modality has no answer: {}.
+    tokens an example go through it: its hidden ones, in order; where there are fewer, mask is False for the rest. A
+    call without the modality has no answer: {}.
 
     Attributes:
       modality: whose tokens.
