@@ -16,7 +16,7 @@ SIZE = 32
 COLOURS = RNG.integers(0, 256, (SIZE, 2, 2, 3))  # of each patch
 PIXELS = np.kron(COLOURS, np.ones((1, PATCH, PATCH, 1))).astype(np.uint8)  # [32, 8, 8, 3]
 BATCH = Batch({"image": Stream(PIXELS, (np.arange(SIZE) != 3)[:, None])}, np.arange(SIZE), np.arange(SIZE) != 5)
-TASK = Reconstruction(patch_size=PATCH, codebook_size=CODES)
+TASK = Reconstruction(patch_size=PATCH, codebook_size=CODES, entropy=0.1)
 MODEL = image_tokenizer()
 PARAMS = jit(MODEL.init)(jax.random.key(0), BATCH.streams)["params"]
 
