@@ -22,7 +22,6 @@ import dataclasses
 import pathlib
 
 import fiddle as fdl
-import flax.linen as nn
 
 from mmjax.core.config import load_config
 from mmjax.core.errors import one_of
@@ -48,6 +47,7 @@ from mmjax.fusion.aligned import Aligned
 from mmjax.fusion.coordinated import Coordinated
 from mmjax.fusion.early import Early
 from mmjax.layers.masked_inputs import num_hidden
+from mmjax.layers.projection import Projection
 from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT, SOFTMAX_LOG_SCALE_MAX
 from mmjax.model import MultimodalModel
 from mmjax.tasks.flava import Flava
@@ -144,7 +144,7 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
     }
     coordinated = fdl.Config(
         Coordinated,
-        projections={name: fdl.Config(nn.Dense, sizes.width, use_bias=False) for name in encoders},
+        projections={name: fdl.Config(Projection, sizes.width) for name in encoders},
         init_logit_scale=SOFTMAX_LOG_SCALE_INIT,
     )
     patches = num_hidden((sizes.image // sizes.patch) ** 2, IMAGE_SHARE)

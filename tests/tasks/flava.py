@@ -1,6 +1,5 @@
 """A tiny FLAVA with its image tokenizer, and a batch of pairs, images alone and texts alone, for tests."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from mmjax.fusion.coordinated import Coordinated
 from mmjax.fusion.early import Early
 from mmjax.fusion.quantised import Quantised
 from mmjax.layers.dropout import example_keys
+from mmjax.layers.projection import Projection
 from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT
 from mmjax.model import MultimodalModel
 from mmjax.tasks.flava import Flava
@@ -44,7 +44,7 @@ def flava_model(dtype=jnp.float32, codes: bool = True) -> MultimodalModel:
         "image": ImageEncoder(PATCH, mask_token=True, **tower),
         "text": TextEncoder(VOCABULARY, causal=False, pool="first", **tower),
     }
-    coordinated = Coordinated({name: nn.Dense(16, use_bias=False) for name in encoders}, SOFTMAX_LOG_SCALE_INIT)
+    coordinated = Coordinated({name: Projection(16) for name in encoders}, SOFTMAX_LOG_SCALE_INIT)
     image = {"modality": "image", "size": CODES if codes else 3 * PATCH**2, "most": 2, "dtype": dtype}
     text = {"modality": "text", "size": VOCABULARY, "most": 2, "dtype": dtype}
     decoders = {

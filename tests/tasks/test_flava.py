@@ -36,7 +36,7 @@ def compiled(dtype=jnp.float32, codes=True, **settings):
 
 
 def test_every_loss_starts_at_its_analytic_value():
-    """Within 2 %: the heads begin at 0, and the embeddings of a fresh model are nearly one."""
+    """Within 2 %: the heads begin at 0, and the vectors of a fresh projection are nearly one."""
     params, call, _ = compiled()
     (_, found), _ = call(params, BATCH, KEYS)
     expected = {"matching": 2, "mim": CODES, "mlm": VOCABULARY, "mmm_image": CODES, "mmm_text": VOCABULARY}
