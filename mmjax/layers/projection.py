@@ -11,8 +11,8 @@ class Projection(nn.Dense):
 
     A contrastive loss over N pairs then starts at ln N at any temperature, instead of above it by how much the random
     vectors happen to differ. Inputs are expected to have been normalised (LayerNorm), elements of about 1; the part
-    that tells them apart is then a fifth of the vector. It is not 0, where the loss has no gradient.
+    that tells them apart is then a sixteenth of it. It is not 0, where the loss has no gradient.
     """
 
-    kernel_init: Initializer = variance_scaling(0.01, "fan_in", "truncated_normal")
+    kernel_init: Initializer = variance_scaling(1e-3, "fan_in", "truncated_normal")
     bias_init: Initializer = normal(0.5)
