@@ -22,7 +22,8 @@ TEACHERS = "teachers_"
 class MultimodalModel(nn.Module):
     """Encodes each stream that is given, fuses their tokens and decodes what comes of it.
 
-    Any modality may be missing from any example (a mask row that is all False), or from the whole call.
+    Any modality may be missing from any example (a mask row that is all False), or from the whole call. One that is
+    given as Tokens is encoded already, and goes to the fusion as it is.
 
     Attributes:
       encoders: modality -> module, called as encoder(stream, rng) -> Tokens.
@@ -32,9 +33,9 @@ class MultimodalModel(nn.Module):
         what an example lacks before the fusion; None leaves it out.
       modality_dropout: modality -> probability of hiding it from the model in training, never all of an example.
       scalars: name -> initial value of learned scalars, given out in `Outputs.scalars` (the weights of several losses).
-      teachers: name -> module, called as teacher(streams, None) with the streams of its `modalities`, undropped; what
-        it gives becomes `Outputs.teachings[name]`, behind a stopped gradient. Its parameters `teachers_NAME/...` stay
-        as `Experiment.teachers` loads them. Another MultimodalModel can be one.
+      teachers: name -> module, called as teacher(streams, None) with the streams of its `modalities`, undropped and
+        with nothing hidden; what it gives becomes `Outputs.teachings[name]`, behind a stopped gradient. Its parameters
+        `teachers_NAME/...` stay as `Experiment.teachers` loads them. Another MultimodalModel can be one.
 
     Raises:
       UserError: a stream without an encoder, or no stream at all.
@@ -54,7 +55,7 @@ class MultimodalModel(nn.Module):
         return tuple(self.encoders)
 
     @nn.compact
-    def __call__(self, streams: Mapping[str, Stream], rng: jax.Array | None = None) -> Outputs:
+    def __call__(self, streams: Mapping[str, Stream | Tokens], rng: jax.Array | None = None) -> Outputs:
         """Maps streams (any subset of the encoders' modalities) to Outputs; rng [B] keys, or None for no noise."""
         self._check(streams)
         teachings = self._teach(streams)
@@ -78,17 +79,18 @@ class MultimodalModel(nn.Module):
         }
         return outputs.replace(predictions=predictions)
 
-    def _encode(self, streams: Mapping[str, Stream], rng: jax.Array | None) -> dict[str, Tokens]:
+    def _encode(self, streams: Mapping[str, Stream | Tokens], rng: jax.Array | None) -> dict[str, Tokens]:
         return {
-            name: encoder(streams[name], fold(rng, number))
+            name: given if isinstance(given := streams[name], Tokens) else encoder(given, fold(rng, number))
             for number, (name, encoder) in enumerate(self.encoders.items())
             if name in streams
         }
 
-    def _teach(self, streams: Mapping[str, Stream]) -> dict[str, Any]:
-        """Returns teacher -> what it gives, of those that have any of their modalities in this call."""
+    def _teach(self, streams: Mapping[str, Stream | Tokens]) -> dict[str, Any]:
+        """Returns teacher -> what it gives, of those that have any of their modalities, not encoded, in this call."""
+        whole = {name: stream.replace(hidden=None) for name, stream in streams.items() if isinstance(stream, Stream)}
         seen = {
-            name: {modality: streams[modality] for modality in teacher.modalities if modality in streams}
+            name: {modality: whole[modality] for modality in teacher.modalities if modality in whole}
             for name, teacher in self.teachers.items()
         }
         return {name: jax.lax.stop_gradient(self.teachers[name](given, None)) for name, given in seen.items() if given}
@@ -97,7 +99,7 @@ class MultimodalModel(nn.Module):
         initial = {name: nn.initializers.constant(value) for name, value in self.scalars.items()}
         return {name: self.param(name, init, (), jnp.float32) for name, init in initial.items()}
 
-    def _check(self, streams: Mapping[str, Stream]) -> None:
+    def _check(self, streams: Mapping[str, Stream | Tokens]) -> None:
         taught = {name for teacher in self.teachers.values() for name in teacher.modalities}
         for name in streams:
             if name not in self.encoders and name not in taught:

@@ -13,6 +13,8 @@ from mmjax.encoders.text import TextEncoder
 from mmjax.fusion.coordinated import Coordinated
 from mmjax.layers.dropout import example_keys
 from mmjax.model import MultimodalModel
+from mmjax.training.experiment import build
+from tests.training.tiny import tiny_batch, tiny_config
 
 
 def clip(variant: str, embed_dim: int, text_width: int) -> MultimodalModel:
@@ -157,3 +159,12 @@ def test_the_noise_of_an_example_does_not_depend_on_its_batch():
     quiet = apply(model, params, batch).embeddings["image"]
     np.testing.assert_allclose(whole[2:], half, atol=1e-6)
     assert np.max(np.abs(whole - quiet)) > 0.05
+
+
+def test_tokens_are_taken_as_encoded():
+    streams = tiny_batch().streams
+    model = build(tiny_config()).model
+    params = model.init(jax.random.key(0), streams)
+    whole = model.apply(params, streams)
+    again = model.apply(params, whole.tokens | {"text": streams["text"]})
+    jax.tree.map(np.testing.assert_array_equal, whole, again)

@@ -20,10 +20,13 @@ class Stream:
         are measurements, NaN is one that was not made (a channel that is missing from a recording).
       mask: [B, T] bool along the stream's own sequence axis (T = 1 for an image); False is padding. A row that
         is all False says that the modality is missing from that example.
+      hidden: [B, N] bool, which of the N tokens that an encoder will make (patches of an image, words of a text) are to
+        be predicted from the others; None: nothing is. An encoder with a mask token puts it in their place.
     """
 
     values: Array
     mask: Array
+    hidden: Array | None = None
 
     @property
     def present(self) -> Array:
@@ -39,11 +42,13 @@ class Tokens:
       x: [B, N, D] compute dtype.
       mask: [B, N] bool; False is padding, an all-False row is a missing modality.
       pooled: [B, D] one vector an example, or None where the encoder does not pool.
+      hidden: [B, N] bool, `Stream.hidden` in the order of these tokens (a class token is never hidden), or None.
     """
 
     x: Array
     mask: Array
     pooled: Array | None = None
+    hidden: Array | None = None
 
     @property
     def present(self) -> Array:
@@ -89,6 +94,21 @@ class Votes:
 
 
 @flax.struct.dataclass
+class Codes:
+    """The tokens of one modality as codes of a learned book of K.
+
+    Attributes:
+      index: [B, N] int32, the code of each token.
+      shares: [B, K] float32, the mean over an example's tokens of the probability of each code; it has a gradient.
+      entropy: [B] float32 in nats, the mean over the tokens of the entropy of those probabilities.
+    """
+
+    index: Array
+    shares: Array
+    entropy: Array
+
+
+@flax.struct.dataclass
 class Outputs:
     """What a model gives a task.
 
@@ -97,6 +117,8 @@ class Outputs:
       embeddings: modality -> [B, E] float32 unit vectors in the shared space.
       scalars: name -> [] float32 learned scalars that the loss needs (logit_scale, logit_bias).
       fused: the joint representation, pooled [B, D] included; None where the fusion makes none.
+      in_context: modality -> its own Tokens as they leave a fusion that keeps every token; pooled is None.
+      codes: modality -> its tokens as Codes, of a fusion that quantises.
       votes: of late fusion, else None.
       weights: modality -> [B] float32, how much each counts in `fused` or `votes`, where the fusion decides that.
       penalties: name -> [B] float32 what the fusion adds to the loss of each example, its coefficient included.
@@ -108,6 +130,8 @@ class Outputs:
     embeddings: dict[str, Array] = flax.struct.field(default_factory=dict)
     scalars: dict[str, Array] = flax.struct.field(default_factory=dict)
     fused: Tokens | None = None
+    in_context: dict[str, Tokens] = flax.struct.field(default_factory=dict)
+    codes: dict[str, Codes] = flax.struct.field(default_factory=dict)
     votes: Votes | None = None
     weights: dict[str, Array] = flax.struct.field(default_factory=dict)
     penalties: dict[str, Array] = flax.struct.field(default_factory=dict)

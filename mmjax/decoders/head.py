@@ -26,6 +26,7 @@ class Head(nn.Module):
       size: K.
       kind: 'classes' (logits of K classes) or 'values' (K real numbers).
       dropout: rate on the vectors.
+      zero_init: begin with answers of 0, which give all classes the same probability; else with random ones.
 
     Raises:
       UserError: an unknown kind or rule, or a fusion that makes neither a joint vector nor votes.
@@ -37,6 +38,7 @@ class Head(nn.Module):
     size: int
     kind: str = "classes"
     dropout: float = 0.0
+    zero_init: bool = False
 
     @nn.compact
     def __call__(self, outputs: Outputs, rng: jax.Array | None = None) -> jax.Array:
@@ -49,7 +51,8 @@ class Head(nn.Module):
 
     def _answer(self, name: str, vector: jax.Array, rng: jax.Array | None) -> jax.Array:
         vector = dropout(vector.astype(jnp.float32), self.dropout, rng)  # [B, D]
-        return nn.Dense(self.size, dtype=jnp.float32, name=name)(vector)  # [B, K]
+        init = {"kernel_init": nn.initializers.zeros} if self.zero_init else {}
+        return nn.Dense(self.size, dtype=jnp.float32, name=name, **init)(vector)  # [B, K]
 
     def _combined(self, votes: Votes, rng: jax.Array | None) -> jax.Array:
         one_of(votes.rule, RULES, "Votes.rule")

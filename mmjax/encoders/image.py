@@ -53,11 +53,17 @@ class ImageEncoder(nn.Module):
       pre_norm: LayerNorm before the first block (CLIP).
       patch_bias: bias of the patch embedding.
       mean, std: per channel, of pixels in [0, 1]; normalised here, on the device.
-      patch_dropout: share of patches left out of each example in training (FLIP).
+      patch_dropout: share of patches left out of each example in training (FLIP), where none is hidden.
+      mask_token: learn a token that stands for every hidden patch (`Stream.hidden` [B, N]), before positions are added
+        (BEiT).
       activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
 
     Raises:
-      UserError: values that are not [B, H, W, 3], or sides that patch_size does not divide.
+      UserError: values that are not [B, H, W, 3], sides that patch_size does not divide, or hidden patches that are
+        not [B, N] or that there is no mask_token for.
+
+    References:
+      Dosovitskiy et al., An Image is Worth 16x16 Words, 2021; Bao et al., BEiT, 2022, section 2.3.
     """
 
     patch_size: int
@@ -72,6 +78,7 @@ class ImageEncoder(nn.Module):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     patch_dropout: float = 0.0
+    mask_token: bool = False
     activation: str = "gelu"
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -82,15 +89,15 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
-        x = self._embed(self._normalise(stream.values))  # [B, N, D]
-        if rng is not None and self.patch_dropout > 0:
+        x = self._embed(self._normalise(stream.values), stream.hidden)  # [B, N, D]
+        if rng is not None and self.patch_dropout > 0 and stream.hidden is None:
             x = self._drop_patches(x, rng)
         mask = einops.repeat(stream.mask.any(axis=1), "b -> b n", n=x.shape[1])  # [B, N]
         x = constrain_batch(layer_norm("norm_pre", x, self.dtype) if self.pre_norm else x)
         x = transformer_of(self)(x, None, fold(rng, 1))  # the tokens of an example are there all or none
         x = layer_norm("norm", x, self.dtype)
         pool = Pool(self.pool, self.num_heads, self.mlp_dim, self.activation, dtype=self.dtype, name="pool")
-        return Tokens(x, mask, pool(x, mask))
+        return Tokens(x, mask, pool(x, mask), self._hidden(stream.hidden, x.shape[1]))
 
     def _normalise(self, pixels: jax.Array) -> jax.Array:
         if pixels.ndim != 4 or pixels.shape[-1] != 3:
@@ -98,9 +105,9 @@ class ImageEncoder(nn.Module):
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         return ((pixels.astype(jnp.float32) / 255.0 - mean) / std).astype(self.dtype)
 
-    def _embed(self, images: jax.Array) -> jax.Array:
+    def _embed(self, images: jax.Array, hidden: jax.Array | None) -> jax.Array:
         patches = PatchEmbedding(self.patch_size, self.width, self.patch_bias, self.dtype, name="patches")
-        x = patches(images)  # [B, N, D]
+        x = self._hide(patches(images), hidden)  # [B, N, D]
         one_of(self.posemb, ("learned", "sincos2d"), "posemb")
         if self.posemb == "sincos2d":
             rows, columns = images.shape[1] // self.patch_size, images.shape[2] // self.patch_size
@@ -108,6 +115,22 @@ class ImageEncoder(nn.Module):
         if self.pool == "first":
             x, _ = class_token(self, x, jnp.ones(x.shape[:2], bool))  # [B, 1 + N, D]
         return LearnedPositions(self.width**-0.5, name="positions")(x) if self.posemb == "learned" else x
+
+    def _hide(self, x: jax.Array, hidden: jax.Array | None) -> jax.Array:
+        if self.mask_token:
+            token = self.param("mask_token", nn.initializers.normal(0.02), (self.width,), jnp.float32)
+        if hidden is None:
+            return x
+        if not self.mask_token:
+            raise UserError("image: patches are hidden, but the encoder has no token for them; set mask_token=True.")
+        if hidden.shape != x.shape[:2]:
+            raise UserError(
+                f"image: expected hidden {list(x.shape[:2])}, one for each patch, got {list(hidden.shape)}."
+            )
+        return jnp.where(hidden[..., None], token.astype(x.dtype), x)
+
+    def _hidden(self, hidden: jax.Array | None, tokens: int) -> jax.Array | None:
+        return None if hidden is None else jnp.pad(hidden, ((0, 0), (tokens - hidden.shape[1], 0)))
 
     def _drop_patches(self, x: jax.Array, rng: jax.Array) -> jax.Array:
         first = 1 if self.pool == "first" else 0

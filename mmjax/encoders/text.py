@@ -21,6 +21,8 @@ from mmjax.layers.transformer import transformer_of
 class TextEncoder(nn.Module):
     """int32 token ids [B, N] with mask [B, N] -> Tokens [B, N, width].
 
+    What is hidden of a text (`Stream.hidden`) the ids say already: a mask token is a word of the vocabulary.
+
     Attributes:
       vocab_size: rows of the embedding table; ids must be below it.
       width, depth, num_heads, mlp_dim: sizes.
@@ -28,6 +30,9 @@ class TextEncoder(nn.Module):
       mask_padding: hide padding from attention. SigLIP was trained with padding visible.
       pool: 'last' unmasked token (CLIP), 'last_position' of the context (SigLIP), 'first', 'mean', 'attention', 'none'.
       posemb: 'learned' (added to the embeddings) or 'rotary'.
+      max_length: rows of the table of learned positions (BERT: 512); None: as many as the context is long.
+      token_types: rows of a table of segment embeddings, 0 for none (BERT: 2); a stream is one segment, the first.
+      embedding_norm: LayerNorm over the embeddings before the first block (BERT).
       activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
 
     Raises:
@@ -43,6 +48,9 @@ class TextEncoder(nn.Module):
     mask_padding: bool = True
     pool: str = "last"
     posemb: str = "learned"
+    max_length: int | None = None
+    token_types: int = 0
+    embedding_norm: bool = False
     activation: str = "gelu"
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -59,13 +67,17 @@ class TextEncoder(nn.Module):
         visible = stream.mask if self.mask_padding else None
         x = transformer_of(self, use_rotary=self.posemb == "rotary")(x, visible, fold(rng, 1))
         x = layer_norm("norm", x, self.dtype)
-        return Tokens(x, stream.mask, self._pool(x, stream.mask))
+        return Tokens(x, stream.mask, self._pool(x, stream.mask), stream.hidden)
 
     def _embed(self, ids: jax.Array) -> jax.Array:
         init = nn.initializers.normal(0.02)
         x = nn.Embed(self.vocab_size, self.width, embedding_init=init, dtype=self.dtype, name="vocabulary")(ids)
         one_of(self.posemb, ("learned", "rotary"), "posemb")
-        return LearnedPositions(0.01, name="positions")(x) if self.posemb == "learned" else x  # [B, N, D]
+        if self.token_types:
+            x = x + self.param("token_types", init, (self.token_types, self.width), jnp.float32)[0].astype(x.dtype)
+        if self.posemb == "learned":
+            x = LearnedPositions(0.01, self.max_length, name="positions")(x)  # [B, N, D]
+        return layer_norm("norm_embedding", x, self.dtype) if self.embedding_norm else x
 
     def _pool(self, x: jax.Array, mask: jax.Array) -> jax.Array | None:
         if self.pool == "last_position":

@@ -125,10 +125,13 @@ def knn_probe(
 
 @dataclasses.dataclass(frozen=True)
 class ProbeEvaluator:
-    """Linear probe and k-NN of one modality; under `jax.set_mesh` the k-NN is cut over all its devices.
+    """Linear probe and k-NN of one modality, or of what a decoder makes of several.
+
+    Under `jax.set_mesh` the k-NN is cut over all its devices.
 
     Attributes:
-      modality: whose embeddings are the features.
+      modality: whose embeddings are the features; or the name of a decoder that gives [B, D].
+      inputs: the modalities that the model is given; None: `modality` alone.
       label: the name in `Batch.targets` of the class [B].
       k: neighbours of the k-NN vote.
       name: what the metrics are filed under.
@@ -138,16 +141,17 @@ class ProbeEvaluator:
     label: str = "label"
     k: int = 20
     name: str = "probe"
+    inputs: Sequence[str] | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Whose embeddings are the features."""
-        return (self.modality,)
+        """What the model is given."""
+        return (self.modality,) if self.inputs is None else tuple(self.inputs)
 
     @property
     def needs(self) -> dict[str, str]:
         """Labelled data to learn from."""
-        return {"train_batches": self.modality}
+        return {"train_batches": self.modalities[0]}
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], train_batches: Iterable[Batch]) -> dict[str, float]:
         """Fits on train_batches and returns `linear/...` (see `linear_probe`) and `knn/top_1` on batches."""

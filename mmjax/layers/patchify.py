@@ -12,6 +12,21 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError
 
 
+def patches_of(images: jax.Array, patch_size: int) -> jax.Array:
+    """Cuts images [B, H, W, C] into patches [B, N, P * P * C], row by row.
+
+    Raises:
+      UserError: sides that patch_size does not divide.
+    """
+    size = einops.parse_shape(images, "batch height width channel")
+    if size["height"] % patch_size or size["width"] % patch_size:
+        raise UserError(
+            f"images of {size['height']}x{size['width']} pixels cannot be cut into patches of "
+            f"{patch_size}: both sides must be multiples of patch_size."
+        )
+    return einops.rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=patch_size, q=patch_size)
+
+
 class PatchEmbedding(nn.Module):
     """[B, H, W, C] pixels -> [B, N, width] tokens, row by row, by one matmul a patch (a strided convolution).
 
@@ -32,13 +47,5 @@ class PatchEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        size = einops.parse_shape(images, "batch height width channel")
-        if size["height"] % self.patch_size or size["width"] % self.patch_size:
-            raise UserError(
-                f"images of {size['height']}x{size['width']} pixels cannot be cut into patches of "
-                f"{self.patch_size}: both sides must be multiples of patch_size."
-            )
-        patches = einops.rearrange(
-            images, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch_size, q=self.patch_size
-        )  # [B, N, P * P * C]
+        patches = patches_of(images, self.patch_size)  # [B, N, P * P * C]
         return nn.Dense(self.width, use_bias=self.use_bias, dtype=self.dtype, name="embedding")(patches)  # [B, N, D]

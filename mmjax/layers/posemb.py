@@ -15,24 +15,29 @@ class LearnedPositions(nn.Module):
 
     Attributes:
       init_scale: standard deviation of the initial values.
+      length: rows of the table, of which x takes the first N; None: N.
 
     Raises:
-      UserError: x of another N or D than the table was made for.
+      UserError: x of another N or D than the table was made for, or longer than it.
     """
 
     init_scale: float = 0.02
+    length: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.length or x.shape[1], x.shape[2])
+        if x.shape[1] > shape[0]:
+            raise UserError(f"{self.name}: {x.shape[1]} positions came, but the table is made for {shape[0]} at most.")
         if self.has_variable("params", "table"):
-            made, given = jnp.shape(self.get_variable("params", "table")), x.shape[1:]
+            made, given = jnp.shape(self.get_variable("params", "table")), shape
             if made != given:
                 raise UserError(
                     f"{self.name}: the learned table is of {made[0]} positions of width {made[1]}, but {given[0]} of "
                     f"width {given[1]} came; positions that are computed ('sincos', 'sincos2d', 'rotary') may be many."
                 )
-        table = self.param("table", nn.initializers.normal(self.init_scale), x.shape[1:], jnp.float32)  # [N, D]
-        return x + table.astype(x.dtype)
+        table = self.param("table", nn.initializers.normal(self.init_scale), shape, jnp.float32)  # [length, D]
+        return x + table[: x.shape[1]].astype(x.dtype)
 
 
 def sincos_1d(positions: np.ndarray, width: int, temperature: float = 10_000.0) -> np.ndarray:

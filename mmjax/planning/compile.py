@@ -14,7 +14,7 @@ from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from mmjax.core.override import override
 from mmjax.core.types import Batch
 from mmjax.data.spec import point_at
-from mmjax.planning.flops import flops_of
+from mmjax.planning.flops import flops_of, needed
 from mmjax.planning.refusal import refusal
 from mmjax.planning.standin import without_data
 from mmjax.planning.topology import Topology
@@ -40,7 +40,7 @@ class Step:
     @property
     def flops(self) -> int:
         """Operations of the matrix products of one step, over all devices, with what it computes twice."""
-        return flops_of(self.traced.jaxpr.jaxpr)
+        return flops_of(needed(self.traced.jaxpr.jaxpr))
 
     def compile(self) -> Any:
         """Returns the compiled step of jax.

@@ -26,13 +26,21 @@ _BESIDE = re.compile(r".*-(?:start|done|update)$|send|recv|after-all|partition-i
 
 _BETWEEN = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 
+_OBJECTIVE = r"\bobjective_(\w+?)\b"
+"""Names the objective of a task that an operation is for, where the task tells several apart."""
+
 
 def part_of(op_name: str) -> str:
-    """Returns the part of the model that an operation belongs to: 'image', 'image: attention core', 'loss', ..."""
+    """Returns the part of the model that an operation belongs to: 'image', 'image: attention core', 'loss', ...
+
+    Before it stands the objective, where there are several: 'contrastive: image'.
+    """
+    objective = re.search(_OBJECTIVE, op_name)
+    prefix = f"{objective.group(1)}: " if objective else ""
     for pattern, name in _PARTS:
         if found := re.search(pattern, op_name):
-            return name.format(found.group(0), *found.groups())
-    return "other"
+            return prefix + name.format(found.group(0), *found.groups())
+    return prefix + "other"
 
 
 def cycles_by_part(program: Program) -> dict[str, int]:

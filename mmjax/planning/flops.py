@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax.extend
+from jax.interpreters import partial_eval
+
+
+def needed(jaxpr: jax.extend.core.Jaxpr) -> jax.extend.core.Jaxpr:
+    """Returns jaxpr without what none of its outputs needs, which the compiler leaves out too."""
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
 
 def flops_of(jaxpr: jax.extend.core.Jaxpr) -> int:

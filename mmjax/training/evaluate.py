@@ -123,8 +123,8 @@ class BoundEvaluation:
         return encode
 
     def train_batches(self, embed: Embed, modality: str) -> Iterable[Batch]:
-        """Returns batches of one modality of the data that is learned from."""
-        return self.batches(self.evaluation.train_source, [modality])
+        """Returns batches of the data that is learned from, with what the evaluator's other batches hold."""
+        return self.batches(self.evaluation.train_source, self.modalities)
 
     @functools.cached_property
     def _captions(self) -> CaptionView:

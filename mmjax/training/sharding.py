@@ -27,6 +27,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     (r".*/up/kernel", ("fsdp", "tensor")),  # [D, hidden]
     (r".*/down/kernel", ("tensor", "fsdp")),  # [hidden, D]
     (r".*/conv/kernel", ("fsdp",)),  # [h, w, C, D]
+    (r".*/logits/kernel", ("fsdp", None)),  # [D, classes]
     (r".*/(embedding|table|patches/embedding/kernel|projections_\w+/kernel)", (None, "fsdp")),  # [N, D]
 )
 """Rules match layer names, so an encoder built from `layers/` is covered. Axes count from the last dimension, so a

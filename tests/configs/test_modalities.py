@@ -48,6 +48,8 @@ def few(tmp_path_factory):
         ("lidar", "points/lost 90 %/accuracy"),
         ("fusion_study", "held_out/audio/accuracy"),
         ("bind", "text_audio/text_to_audio/recall_at_1"),
+        ("image_codes", "held_out/codes_used"),
+        ("flava", "probe_joint/linear/top_1"),
     ],
 )
 def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):

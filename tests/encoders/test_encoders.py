@@ -42,6 +42,42 @@ def test_pixels_are_normalised_on_the_device():
     np.testing.assert_allclose(found.x, same.x, atol=1e-4)
 
 
+def test_hidden_patches_cannot_be_seen_and_none_hidden_changes_nothing():
+    sizes = {"patch_size": 4, "mask_token": True, **SIZES}
+    params, plain = run(ImageEncoder(**sizes), PIXELS)
+    hidden = np.array([[True, False, False, False]] * 2)
+    other = PIXELS.values.copy()
+    other[:, :4, :4] = 255 - other[:, :4, :4]
+    apply = jax.jit(ImageEncoder(**sizes).apply)
+    first, second = (apply(params, Stream(values, PIXELS.mask, hidden)) for values in (PIXELS.values, other))
+    np.testing.assert_array_equal(first.x, second.x)
+    np.testing.assert_array_equal(first.hidden, np.pad(hidden, ((0, 0), (1, 0))))  # the class token is not
+    assert np.abs(first.x - plain.x).max() > 1e-3
+    same = jax.jit(ImageEncoder(patch_size=4, **SIZES).apply)(params, PIXELS)
+    np.testing.assert_array_equal(plain.x, same.x)
+    assert plain.hidden is None
+
+
+def test_hidden_patches_that_do_not_fit_are_sentences():
+    hidden = PIXELS.replace(hidden=np.zeros((2, 4), bool))
+    with pytest.raises(UserError, match="set mask_token=True"):
+        ImageEncoder(patch_size=4, **SIZES).init(jax.random.key(0), hidden)
+    with pytest.raises(UserError, match=r"expected hidden \[2, 4\]"):
+        ImageEncoder(patch_size=4, mask_token=True, **SIZES).init(
+            jax.random.key(0), PIXELS.replace(hidden=np.zeros((2, 5), bool))
+        )
+
+
+def test_the_parts_of_bert():
+    options = {"max_length": 9, "token_types": 2, "embedding_norm": True, "causal": False, "pool": "first"}
+    params, found = run(TextEncoder(20, **options, **SIZES), IDS)
+    params = params["params"]
+    assert params["positions"]["table"].shape == (9, 16) and params["token_types"].shape == (2, 16)
+    assert params["norm_embedding"]["scale"].shape == (16,) and found.x.shape == (2, 6, 16)
+    with pytest.raises(UserError, match="10 positions came, but the table is made for 9 at most"):
+        TextEncoder(20, **options, **SIZES).init(jax.random.key(0), Stream(np.zeros((1, 10), int), np.ones((1, 10))))
+
+
 def test_patch_dropout_keeps_the_class_token_and_a_share_of_patches_in_training_only():
     module = ImageEncoder(patch_size=4, patch_dropout=0.5, **SIZES)
     _, quiet = run(module, PIXELS)

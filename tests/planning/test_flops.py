@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.core.config import load_config
 from mmjax.planning.compile import configured, model_flops, trace
-from mmjax.planning.flops import flops_of
+from mmjax.planning.flops import flops_of, needed
 from mmjax.planning.topology import get_topology
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -24,6 +24,16 @@ def test_products_loops_and_branches():
     loop = lambda a: jax.lax.scan(lambda c, _: (c @ c, None), a, None, length=7)[0]  # noqa: E731
     assert count(loop, (3, 3)) == 7 * 2 * 27
     assert count(lambda a: jax.lax.cond(a[0, 0] > 0, lambda a: a @ a, lambda a: a @ a @ a, a), (3, 3)) == 2 * 2 * 27
+
+
+def test_what_no_output_needs_is_not_counted():
+    def fn(a):
+        dead, alive = (jax.lax.scan(lambda c, _: (c @ c, None), a, None, length=n)[0] for n in (7, 2))
+        del dead
+        return alive
+
+    jaxpr = jax.make_jaxpr(jax.jit(fn))(jnp.zeros((3, 3))).jaxpr
+    assert flops_of(jaxpr) == 9 * 2 * 27 and flops_of(needed(jaxpr)) == 2 * 2 * 27
 
 
 def test_convolutions():

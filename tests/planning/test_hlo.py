@@ -83,6 +83,10 @@ def test_bytes_of_shapes():
         ("jit(s)/transpose(jvp(loss))/shard_map/while/add", "loss"),
         ("jit(s)/decoders_label/dense", "label"),
         ("jit(s)/optimizer/mul", "optimizer"),
+        ("jit(s)/jvp(objective_masked)/encoders_image/blocks/attention_core/dot", "masked: image: attention core"),
+        ("jit(s)/transpose(jvp(objective_matching))/fusion/joint/norm/mul", "matching: fusion"),
+        ("jit(s)/jvp(loss)/objective_contrastive/shard_map/add", "contrastive: loss"),
+        ("jit(s)/objective_matching/gather", "matching: other"),
         ("broadcast.4", "other"),
     ],
 )

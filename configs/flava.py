@@ -1,0 +1,200 @@
+"""FLAVA: image, text and multimodal encoders from pairs, images alone and texts alone.
+
+    python train.py --config configs/image_codes.py --workdir runs/image_codes      # the image tokenizer, first
+    python train.py --config configs/flava.py --workdir runs/flava
+    python train.py --config configs/flava.py:smoke --workdir runs/flava_smoke      # pixels as targets: no tokenizer
+
+What the encoders give before any training is a run of one step at a learning rate of 0:
+
+    python train.py --config configs/flava.py --workdir runs/before \
+        --set 'duration=1 steps' --set optimizer.learning_rate=0
+
+'base' has the published sizes and recipe, for a pod (Singh et al., FLAVA, 2022, section 3.3: batch 8,192, AdamW,
+learning rate 1e-3, weight decay 0.1, 10,000 warm-up steps): image encoder ViT-B/16 at 224 pixels, 85,798,656 parameters
+without its mask token; text encoder of BERT-base's sizes, 108,893,184; multimodal encoder of 6 layers, 42,529,536
+without its two projections. Its image tokenizer is a run of configs/image_codes.py:base; where it lies says
+--set teachers.codes.path=FOLDER. A vocabulary of 30,522 is trained on the captions, the last id being the mask token.
+For BERT's own, name its tokenizer.json by --set data.transforms.text.tokenizer=FILE, and its special tokens by
+--set task.masking.mask_id=103 and --set 'task.masking.special=[0, 100, 101, 102]'.
+"""
+
+import dataclasses
+import pathlib
+
+import fiddle as fdl
+
+from mmjax.core.config import load_config
+from mmjax.core.errors import one_of
+from mmjax.data.datasets.emoji_ranking import CLASSES
+from mmjax.data.datasets.openmoji import OpenMojiSource
+from mmjax.data.datasets.sentiment import EmojiSentimentSource
+from mmjax.data.image import ImageTransform
+from mmjax.data.mixture import Mixture
+from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
+from mmjax.data.sources.view import View
+from mmjax.data.targets import LabelTarget
+from mmjax.data.text import TextTransform
+from mmjax.decoders.head import Head
+from mmjax.decoders.joint import Joint
+from mmjax.decoders.masked import MaskedHead
+from mmjax.encoders.image import ImageEncoder
+from mmjax.encoders.text import TextEncoder
+from mmjax.evaluation.evaluator import RetrievalEvaluator
+from mmjax.evaluation.matching import MatchingEvaluator
+from mmjax.evaluation.probes import ProbeEvaluator
+from mmjax.fusion.aligned import Aligned
+from mmjax.fusion.coordinated import Coordinated
+from mmjax.fusion.early import Early
+from mmjax.layers.masked_inputs import num_hidden
+from mmjax.layers.projection import Projection
+from mmjax.losses.contrastive import SOFTMAX_LOG_SCALE_INIT, SOFTMAX_LOG_SCALE_MAX
+from mmjax.model import MultimodalModel
+from mmjax.tasks.flava import Flava
+from mmjax.tasks.masking import Masking
+from mmjax.training.checkpoint import InitFrom, Keep
+from mmjax.training.experiment import Evaluation, Experiment
+from mmjax.training.optimizer import Optimizer
+from mmjax.training.schedule import Schedule
+
+IMAGE_SHARE, TEXT_SHARE = 0.4, 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What a size is; `codes` is the size of configs/image_codes.py whose tokenizer gives the targets, None: pixels."""
+
+    image: int
+    patch: int
+    context: int
+    vocabulary: int
+    width: int
+    depths: tuple[int, int, int]  # image, text, multimodal
+    heads: int
+    batch: int
+    learning_rate: float
+    warmup: str
+    duration: str
+    codes: str | None = None
+    bert: dict = dataclasses.field(default_factory=dict)
+    remat: str = "none"
+
+
+BERT = {"pool": "first", "max_length": 512, "token_types": 2, "embedding_norm": True}
+SIZES = {
+    "base": Size(
+        *(224, 16, 77, 30_522, 768, (12, 12, 6), 12, 8192, 1e-3, "10000 steps", "150000 steps"),
+        codes="base",
+        bert=BERT,
+        remat="core",
+    ),
+    "openmoji": Size(72, 12, 16, 1024, 128, (3, 2, 2), 4, 128, 1e-3, "50 steps", "900 steps", codes="full"),
+    "smoke": Size(32, 8, 16, 512, 32, (1, 1, 1), 2, 16, 1e-3, "5 steps", "20 steps"),
+}
+
+
+def get_config(size: str = "openmoji") -> fdl.Config:
+    """Returns the experiment; size 'base' (as published), 'openmoji' (minutes on a laptop), 'smoke' (seconds)."""
+    one_of(size, SIZES, "configs/flava.py")
+    sizes, pod = SIZES[size], size == "base"
+    tokenizer = None
+    if sizes.codes is not None:
+        tokenizer = load_config(f"{pathlib.Path(__file__).with_name('image_codes.py')}:{sizes.codes}")
+    masking = fdl.Config(
+        Masking,
+        patch_size=sizes.patch,
+        vocab_size=sizes.vocabulary,
+        mask_id=sizes.vocabulary - 1,
+        image_share=IMAGE_SHARE,
+        text_share=TEXT_SHARE,
+    )
+    task = fdl.Config(Flava, masking, codes="codes" if tokenizer else None, block_size=16 if size == "smoke" else 32)
+    return fdl.Config(
+        Experiment,
+        model=_model(sizes, tokenizer),
+        task=task,
+        data=_data(sizes, pod),
+        optimizer=fdl.Config(
+            Optimizer,
+            learning_rate=sizes.learning_rate,
+            b2=0.999 if pod else 0.98,
+            weight_decay=0.1,
+            schedule=fdl.Config(Schedule, "cosine", warmup=sizes.warmup),
+            bounds={"fusion/coordinated/logit_scale": (0.0, SOFTMAX_LOG_SCALE_MAX)},
+        ),
+        duration=sizes.duration,
+        evaluations={} if pod else _evaluations(sizes),
+        evaluate_every=None,
+        keep=fdl.Config(Keep, every="1000 steps" if pod else "100 steps"),
+        teachers={"codes": fdl.Config(InitFrom, "runs/image_codes")} if tokenizer else {},
+        log_every=1 if size == "smoke" else 10,
+    )
+
+
+def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
+    """Returns the encoders, both fusions and the heads."""
+    tower = {"width": sizes.width, "num_heads": sizes.heads, "mlp_dim": 4 * sizes.width}
+    tower |= {"remat": sizes.remat, "scan": bool(sizes.bert)}
+    image, text, multimodal = sizes.depths
+    encoders = {
+        "image": fdl.Config(ImageEncoder, patch_size=sizes.patch, depth=image, pool="first", mask_token=True, **tower),
+        "text": fdl.Config(
+            TextEncoder, sizes.vocabulary, depth=text, causal=False, **({"pool": "first"} | sizes.bert), **tower
+        ),
+    }
+    coordinated = fdl.Config(
+        Coordinated,
+        projections={name: fdl.Config(Projection, sizes.width) for name in encoders},
+        init_logit_scale=SOFTMAX_LOG_SCALE_INIT,
+    )
+    patches = num_hidden((sizes.image // sizes.patch) ** 2, IMAGE_SHARE)
+    codes = sizes.patch**2 * 3 if tokenizer is None else tokenizer.task.codebook_size
+    of_image = {"modality": "image", "size": codes, "most": patches}
+    of_text = {"modality": "text", "size": sizes.vocabulary, "most": num_hidden(sizes.context, TEXT_SHARE)}
+    decoders = {
+        "matching": fdl.Config(Head, 2, zero_init=True),
+        "mim": fdl.Config(MaskedHead, **of_image),
+        "mlm": fdl.Config(MaskedHead, **of_text),
+        "mmm_image": fdl.Config(MaskedHead, **of_image, in_context=True),
+        "mmm_text": fdl.Config(MaskedHead, **of_text, in_context=True),
+        "joint": fdl.Config(Joint),
+    }
+    joint = fdl.Config(Early, depth=multimodal, pool="first", **tower)
+    model = fdl.Config(MultimodalModel, encoders, fdl.Config(Aligned, coordinated, joint), decoders)
+    if tokenizer is not None:
+        model.teachers = {"codes": tokenizer.model}
+    return model
+
+
+def _data(sizes: Size, pod: bool) -> fdl.Config:
+    """Returns pairs, pictures alone and names alone, twice as many pairs as of each other."""
+    pairs = fdl.Config(OpenMojiSource, "train")
+    pairs = pairs if pod else fdl.Config(InMemory, pairs)
+    pictures, names = (fdl.Config(View, pairs, {column: column}) for column in ("image", "caption"))
+    return fdl.Config(
+        Pipeline,
+        source=fdl.Config(Mixture, [pairs, pictures, names], [0.5, 0.25, 0.25]),
+        transforms={
+            "image": fdl.Config(ImageTransform, size=sizes.image, scale=(0.9, 1.0), ratio=(0.9, 1.1)),
+            "text": fdl.Config(TextTransform, context_length=sizes.context, vocab_size=sizes.vocabulary - 1),
+        },
+        batch_size=sizes.batch,
+    )
+
+
+def _evaluations(sizes: Size) -> dict[str, fdl.Config]:
+    """Returns matching and retrieval of held-out pairs, and probes of how people feel about emoji."""
+    held_out = fdl.Config(OpenMojiSource, "test")
+    labelled = [fdl.Config(EmojiSentimentSource, split) for split in ("test", "train")]
+    targets = {"label": fdl.Config(LabelTarget, classes=CLASSES)}
+    probes = {"image": None, "text": None, "joint": ("image", "text")}
+
+    def probe(name: str, inputs: tuple[str, ...] | None) -> fdl.Config:
+        test, train = labelled
+        evaluator = fdl.Config(ProbeEvaluator, name, inputs=inputs)
+        return fdl.Config(Evaluation, test, evaluator, sizes.batch, train_source=train, targets=targets)
+
+    return {
+        "matching": fdl.Config(Evaluation, held_out, fdl.Config(MatchingEvaluator), sizes.batch),
+        "retrieval": fdl.Config(Evaluation, held_out, fdl.Config(RetrievalEvaluator), sizes.batch),
+    } | {f"probe_{name}": probe(name, inputs) for name, inputs in probes.items()}

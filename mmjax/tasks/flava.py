@@ -1,0 +1,169 @@
+"""FLAVA: masked modelling of image, of text and of both, matching, and contrastive alignment, in one step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmjax.core.errors import UserError, at_least, listed, one_of
+from mmjax.core.types import Array, Batch, Outputs
+from mmjax.layers.dropout import example_keys, fold
+from mmjax.layers.patchify import patches_of
+from mmjax.losses.hard_negatives import hard_negatives, take_places
+from mmjax.losses.masked import masked_cross_entropy, masked_squared_error, normalised_patches
+from mmjax.losses.ring import ring_softmax_contrastive
+from mmjax.tasks.masking import Masking
+from mmjax.tasks.multi import weighted_sum
+from mmjax.tasks.task import Apply, TaskLoss
+
+OBJECTIVES = ("contrastive", "matching", "mim", "mlm", "mmm_image", "mmm_text")
+"""Each that predicts is a decoder of the model by that name, too."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flava:
+    """Pairs, images alone and texts alone in one batch; each objective counts its own rows.
+
+    - mim, mlm: the hidden patches of an image alone, the hidden words of a text alone, from its encoder.
+    - mmm_image, mmm_text: those of a pair, both with parts hidden, from the fusion.
+    - matching: whether image and text belong together, from the joint vector: each pair against itself with one half,
+      by a coin, replaced by a hard negative of its block (losses.hard_negatives).
+    - contrastive: all pairs of the global batch (losses.ring).
+
+    The model runs three times: on whole inputs, on inputs with parts hidden, and, from the fusion on, on the tokens of
+    the mismatched pairs.
+
+    Attributes:
+      masking: what is hidden.
+      image, text: the modalities.
+      codes: teacher (`MultimodalModel.teachers`) whose codes of the patches are predicted; None: the pixels of each
+        patch, normalised (He et al. 2022), by squared error.
+      whole_pairs: match whole pairs, as ALBEF; else those with parts hidden, as FLAVA, which saves a fusion.
+      block_size: rows that negatives are drawn from; with micro-batches, of one part.
+      weights: objective -> weight; 1 where there is none.
+      chunk_size: see losses.ring.
+
+    Raises:
+      UserError: a weight of no objective, or below 0.
+
+    References:
+      Singh et al., FLAVA: A Foundational Language And Vision Alignment Model, 2022, section 3.2; Li et al., Align
+      before Fuse (ALBEF), 2021, section 3.2 (hard negatives).
+    """
+
+    masking: Masking
+    image: str = "image"
+    text: str = "text"
+    codes: str | None = None
+    whole_pairs: bool = False
+    block_size: int = 32
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    chunk_size: int | None = None
+
+    def __post_init__(self):
+        if wrong := sorted(set(self.weights) - set(OBJECTIVES)):
+            raise UserError(f"Flava.weights names {listed(wrong)}; its objectives are {listed(OBJECTIVES)}.")
+        at_least(0, "Flava.weights", **self.weights)
+
+    def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
+        """Returns (the embeddings of both, [B] loss, accuracy and count of each other objective), and logit_scale.
+
+        Without keys (rng None) what is hidden and mismatched is drawn from fixed ones.
+        """
+        for name in (self.image, self.text):
+            one_of(name, batch.streams, "Flava: the modality")
+        streams = {name: batch.streams[name] for name in (self.image, self.text)}
+        keys = example_keys(jax.random.key(0), batch.size) if rng is None else fold(rng, 0)  # [B]
+        with jax.named_scope("objective_contrastive"):
+            whole = apply(params, streams, fold(rng, 1))
+        one_of("logit_scale", whole.scalars, "Flava: the learned scalar")
+        with jax.named_scope("objective_masked"):
+            masked = apply(params, self.masking(streams, self.image, self.text, fold(keys, 0)), fold(rng, 2))
+            found = self._predicted(masked, self._targets(whole, batch), batch)
+        with jax.named_scope("objective_matching"):
+            pairs = whole if self.whole_pairs else masked
+            found["matching"] = self._matching(apply, params, whole, pairs, batch, fold(keys, 1), fold(rng, 3))
+        embeddings = tuple(whole.embeddings[name] for name in streams)
+        by_example = {"pair": embeddings, "found": found, "penalties": masked.penalties}
+        return by_example, {"logit_scale": whole.scalars["logit_scale"]}
+
+    def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
+        """Returns the weighted sum of the objectives' means; metrics are 'objective/loss', 'objective/accuracy', ..."""
+        rows = self._rows(batch)
+        parts = {}
+        for name, (values, accuracy, count) in by_example["found"].items():
+            part = TaskLoss(values, rows[name] & (count > 0))
+            parts[name] = part.replace(metrics={"accuracy": part.replace(values=accuracy).mean_of_values()})
+        with jax.named_scope("objective_contrastive"):
+            options = {"group": batch.group, "mask": rows["contrastive"], "chunk_size": self.chunk_size}
+            values = ring_softmax_contrastive(*by_example["pair"], **shared, **options)
+        parts["contrastive"] = TaskLoss(values, rows["contrastive"], dict(shared))
+        weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in parts}
+        summed = weighted_sum(parts, weights).penalised(by_example["penalties"])
+        return summed.replace(parts={}, weights={})
+
+    def _rows(self, batch: Batch) -> dict[str, Array]:
+        """Returns objective -> the rows [B] that it counts."""
+        image, text = (batch.streams[name].present & batch.mask for name in (self.image, self.text))
+        both = image & text
+        alone = {"mim": image & ~text, "mlm": text & ~image}
+        return alone | {name: both for name in OBJECTIVES if name not in alone}
+
+    def _targets(self, whole: Outputs, batch: Batch) -> dict[str, Array]:
+        """Returns modality -> what each patch [B, N] or [B, N, P] and each word [B, N] is."""
+        words = batch.streams[self.text].values
+        if self.codes is None:
+            pixels = patches_of(batch.streams[self.image].values, self.masking.patch_size)
+            return {self.image: normalised_patches(pixels), self.text: words}
+        one_of(self.codes, whole.teachings, "Flava.codes: the teacher")
+        return {self.image: whole.teachings[self.codes].codes[self.image].index, self.text: words}
+
+    def _predicted(self, masked: Outputs, targets: Mapping[str, Array], batch: Batch) -> dict[str, Any]:
+        """Returns objective -> (loss, accuracy, number of hidden tokens), each [B] float32."""
+        modality = {"mim": self.image, "mlm": self.text, "mmm_image": self.image, "mmm_text": self.text}
+        found = {}
+        for name, of in modality.items():
+            one_of(name, masked.predictions, "Flava: the decoder")
+            answer = masked.predictions[name]
+            places = answer["positions"] - (masked.tokens[of].x.shape[1] - targets[of].shape[1])  # [B, M]
+            found[name] = _judged(answer, jax.vmap(lambda x, place: x[place])(targets[of], jnp.maximum(places, 0)))
+        return found
+
+    def _matching(
+        self, apply: Apply, params: Any, whole: Outputs, pairs: Outputs, batch: Batch, keys: Array, rng: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """Returns (loss, accuracy, whether there is a negative), each [B] float32."""
+        one_of("matching", pairs.predictions, "Flava: the decoder")
+        streams, found = self._mismatched(whole, pairs, batch, keys)
+        wrong = apply(params, streams, rng).predictions["matching"]
+        cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+        answers = ((pairs.predictions["matching"], 1), (wrong, 0))  # [B, 2]
+        losses = [cross_entropy(logits, jnp.full(found.shape, label)) for logits, label in answers]
+        right = [(logits.argmax(axis=-1) == label).astype(jnp.float32) for logits, label in answers]
+        return sum(losses) / 2, sum(right) / 2, found.astype(jnp.float32)
+
+    def _mismatched(self, whole: Outputs, pairs: Outputs, batch: Batch, keys: Array) -> tuple[dict[str, Any], Array]:
+        """Returns the tokens of both modalities, one of them another row's, and found [B]."""
+        options = {"group": batch.group, "mask": self._rows(batch)["matching"], "block_size": self.block_size}
+        options["logit_scale"] = whole.scalars["logit_scale"]
+        image, text = whole.embeddings[self.image], whole.embeddings[self.text]
+        other_text, found = hard_negatives(image, text, rng=fold(keys, 0), **options)
+        other_image, _ = hard_negatives(text, image, rng=fold(keys, 1), **options)
+        coin = jax.vmap(jax.random.bernoulli)(fold(keys, 2))  # [B]
+        own = jnp.arange(batch.size, dtype=jnp.int32) % self.block_size
+        places = {self.image: jnp.where(coin, own, other_image), self.text: jnp.where(coin, other_text, own)}
+        return {n: take_places(pairs.tokens[n], place, self.block_size) for n, place in places.items()}, found
+
+
+def _judged(answer: Mapping[str, Array], targets: Array) -> tuple[Array, Array, Array]:
+    """Returns (loss, accuracy, number of hidden tokens) of a MaskedHead, each [B]; of values accuracy is 0."""
+    count = answer["mask"].sum(axis=1).astype(jnp.float32)
+    if targets.ndim == 3:
+        loss = masked_squared_error(answer["logits"], targets, answer["mask"])
+        return loss, jnp.zeros_like(loss), count
+    return *masked_cross_entropy(answer["logits"], targets, answer["mask"]), count

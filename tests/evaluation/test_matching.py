@@ -1,0 +1,57 @@
+"""Matching: pairs against mismatches, with padding, missing halves and near relatives left out."""
+
+import numpy as np
+import pytest
+
+from mmjax.core.errors import UserError
+from mmjax.core.types import Batch, Stream
+from mmjax.evaluation.matching import MatchingEvaluator
+
+
+def batches():
+    """Two batches of six: values are equal in a pair; row 4 lacks its text, row 5 is padding, 2 and 3 are one group."""
+    for start in (0, 10):
+        values = (start + np.arange(6.0, dtype=np.float32))[:, None]
+        image, text = np.ones((6, 1), bool), np.ones((6, 1), bool)
+        text[4] = False
+        group = np.array([0, 1, 2, 2, 4, -1]) + start
+        yield Batch({"image": Stream(values, image), "text": Stream(values, text)}, group, np.arange(6) != 5)
+
+
+def oracle(batch):
+    """Knows pairs by their values, but takes image 1 for no pair of any text."""
+    image, text = (np.asarray(batch.streams[name].values)[:, 0] for name in ("image", "text"))
+    margin = np.where((image == text) & (image != 1), 1.0, -1.0)
+    return {"matching": np.stack([0 * margin, margin], axis=1)}
+
+
+def test_accuracy_is_the_mean_over_pairs_and_mismatches():
+    seen = []
+
+    def embed(batch):
+        seen.append(batch)
+        return oracle(batch)
+
+    found = MatchingEvaluator()(embed, batches())
+    assert found["pairs"] == pytest.approx(7 / 8)  # rows 0 to 3 of both
+    assert found["mismatches"] == 1 and found["accuracy"] == pytest.approx(15 / 16)
+    assert 0.9 < found["auc"] < 1
+    mismatched = seen[1]
+    np.testing.assert_array_equal(mismatched.streams["text"].values[:, 0], [5, 0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(mismatched.streams["image"].values, seen[0].streams["image"].values)
+
+
+def test_relatives_padding_and_missing_halves_are_no_mismatches():
+    def always(batch):
+        return {"matching": np.tile([[0.0, 1.0]], (6, 1))}
+
+    found = MatchingEvaluator()(always, batches())
+    assert found["pairs"] == 1 and found["mismatches"] == 0 and found["auc"] == 0.5
+
+
+def test_nothing_to_judge_and_no_head_are_sentences():
+    (first, _) = batches()
+    with pytest.raises(UserError, match="the data holds no pair, or no two records"):
+        MatchingEvaluator()(oracle, [first.replace(group=np.zeros(6, int))])
+    with pytest.raises(UserError, match="matching: the head: 'itm' is unknown"):
+        MatchingEvaluator(head="itm")(oracle, batches())
