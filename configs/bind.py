@@ -56,7 +56,7 @@ def get_config(size: str = "full") -> fdl.Config:
     one_of(size, PAIRS, "configs/bind.py")
     pairs, smoke = PAIRS[size], size == "smoke"
     names = [name for name in COLUMN if any(name in pair.split("+") for pair in pairs)]
-    width, steps = (32, 10) if smoke else (128, 480)
+    width, steps = (32, 10) if smoke else (128, 400)
     tower = {"width": width, "num_heads": 2, "mlp_dim": 4 * width, "pool": "mean", "scan": False}
     mel = fdl.Config(AstMel, RATE, n_fft=256, win_length=200, hop_length=80, num_mels=40)  # 25 ms every 10 ms
     encoders = {
