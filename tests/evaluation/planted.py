@@ -1,4 +1,7 @@
-"""A model that has learned a planted rule: the class is the colour of one patch of the picture; the text is noise."""
+"""A model that has learned a planted rule: the class is the colour of one patch of the picture; the text is noise.
+
+Class 2 has no such patch: else one of two colours could be told by the absence of the other.
+"""
 
 import functools
 
@@ -23,10 +26,11 @@ COLOURS = np.array([[230, 30, 30], [30, 30, 230]], np.uint8)
 def planted(size, seed, missing=0.0):
     """Returns streams, the class [B] and the number of the patch [B] that shows it; modalities miss by chance."""
     rng = np.random.default_rng(seed)
-    label, place = rng.integers(0, 2, size), rng.integers(0, PATCHES, size)
+    label, place = rng.integers(0, 3, size), rng.integers(0, PATCHES, size)
     pixels = rng.integers(100, 156, (size, 16, 16, 3)).astype(np.uint8)
     for row, (y, x) in enumerate(zip(place // 4 * 4, place % 4 * 4, strict=True)):
-        pixels[row, y : y + 4, x : x + 4] = COLOURS[label[row]]
+        if label[row] < 2:
+            pixels[row, y : y + 4, x : x + 4] = COLOURS[label[row]]
     text = rng.integers(1, 10, (size, 4)).astype(np.int32)
     there = rng.random((2, size, 1)) >= missing
     return {"image": Stream(pixels, there[0]), "text": Stream(text, there[1] & np.ones(4, bool))}, label, place
@@ -50,7 +54,7 @@ class Words(nn.Module):
         return Tokens(nn.Embed(10, 24, name="vocabulary")(stream.values), stream.mask)
 
 
-MODEL = MultimodalModel({"image": Patches(), "text": Words()}, Early(pool="first", **TOWER), {"label": Head(2)})
+MODEL = MultimodalModel({"image": Patches(), "text": Words()}, Early(pool="first", **TOWER), {"label": Head(3)})
 
 
 @functools.lru_cache

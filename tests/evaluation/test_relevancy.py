@@ -185,24 +185,23 @@ def explained_patches():
     """Returns (parameters, streams, classes, the planted places, relevancy, rollout) of 64 unseen pictures."""
     params = planted.learned()
     streams, label, place = planted.planted(64, 10_000)
+    rows = np.flatnonzero(label < 2)  # the others have none
+    rows = np.resize(rows, 64)
+    streams, label, place = jax.tree.map(lambda leaf: leaf[rows], (streams, label, place))
     return params, streams, label, place, *both(planted.MODEL, params, streams, Probability())
 
 
 def test_finds_the_planted_patch(explained_patches):
-    """Rollout always; relevancy many times as often as chance, and in the right modality.
-
-    Once the model is sure, the last norm leaves no gradient for more attention to the patch that decides, and about
-    half of the patches lose their relevancy: a limit of the method.
-    """
+    """Rollout nearly always; relevancy in four of five: a sure model has little gradient left for more attention."""
     params, streams, label, place, found, rolled = explained_patches
     assert np.mean(np.argmax(planted.answers(params, streams)["label"], axis=1) == label) > 0.95
     assert np.mean(np.argmax(rolled["image"], axis=1) == place) > 0.9
-    assert np.mean(np.argmax(found.tokens["image"], axis=1) == place) > 5 / 16
+    assert np.mean(np.argmax(found.tokens["image"], axis=1) == place) > 0.7
     assert np.sum(found.tokens["image"]) > 3 * np.sum(found.tokens["text"])
 
 
 def test_deleting_relevant_patches_falls_faster_than_deleting_random_ones(explained_patches):
-    params, streams, label, _, _, rolled = explained_patches
+    params, streams, label, _, found, _ = explained_patches
     random = np.random.default_rng(0).random((6, 16))
     gaps = []
     for row in range(6):
@@ -214,7 +213,7 @@ def test_deleting_relevant_patches_falls_faster_than_deleting_random_ones(explai
             logits = planted.answers(params, one | {"image": image})["label"]
             return np.asarray(jax.nn.softmax(logits))[:11, label[row]]
 
-        orders = (np.asarray(rolled["image"])[row], random[row])
+        orders = (np.asarray(found.tokens["image"])[row], random[row])
         (fall, other), (rise, rest) = (
             [curve(value, order).area for order in orders] for curve in (deletion, insertion)
         )
