@@ -31,11 +31,13 @@ class Run:
       cells: column -> text.
       sets: as after `--set`.
       config: size of the config; '' is its default.
+      teacher: 'FILE:SIZE' of the config that trains its model's teacher first, with the same seed; '' for none.
     """
 
     cells: Mapping[str, str]
     sets: Sequence[str] = ()
     config: str = ""
+    teacher: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Study:
       columns: title -> metric.
       seeds: runs of each row.
       curve: the picture.
+      smoke_teacher: Run.teacher at the smoke size.
       extras: functions of the rows that return more paragraphs (a baseline measured in the same run, what follows).
     """
 
@@ -93,6 +96,7 @@ class Study:
     columns: Mapping[str, str]
     seeds: int = 3
     curve: Curve | None = None
+    smoke_teacher: str = ""
     extras: Sequence[Callable[[Rows], str]] = ()
 
 
@@ -393,6 +397,40 @@ BIND = Study(
     extras=[emergence],
 )
 
+NO_TEACHER = "task.weights.teacher=0"
+COLEARN = Study(
+    "What a teacher with more modalities gives its student",
+    """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
+    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the spoken name alone. The
+    same network learns without its teacher beside. Hallucinated: both sensors in training, one in use, and the other
+    one predicted; beside it the same model, whose missing sensor stays missing.""",
+    "configs/colearn.py",
+    [
+        Run({"data": data, "student": name}, sets, size, teacher)
+        for data, size, teacher in (
+            ("watch", "har", "configs/har.py"),
+            ("sentiment", "sentiment", "configs/sentiment.py"),
+        )
+        for name, sets in (
+            ("alone", [NO_TEACHER]),
+            ("logits", ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]),
+            ("logits, features, relations", []),
+        )
+    ]
+    + [
+        Run({"data": "watch", "student": name}, sets, "har_hallucinated")
+        for name, sets in (("missing sensor hallucinated", []), ("missing sensor missing", ["model.missing=None"]))
+    ],
+    {
+        "watch, all that the student has": only("all"),
+        "accelerometer only": only("accelerometer"),
+        "gyroscope only": only("gyroscope"),
+        "sentiment, accuracy": "label/all/accuracy",
+        "sentiment, weighted F1": "label/all/weighted_f1",
+    },
+    smoke_teacher="configs/har.py:smoke",
+)
+
 STUDIES: dict[str, Study] = {
     "sentiment": SENTIMENT,
     "har": HAR,
@@ -401,4 +439,5 @@ STUDIES: dict[str, Study] = {
     "lidar": LIDAR,
     "fusion_study": FUSION_STUDY,
     "bind": BIND,
+    "colearn": COLEARN,
 }

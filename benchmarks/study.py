@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import fiddle as fdl
 import jax
 from rich.console import Console
 
@@ -34,6 +35,7 @@ from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
 from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.override import override
+from mmjax.training.checkpoint import InitFrom
 from mmjax.training.loop import fit
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -132,11 +134,16 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
       The last metrics, the `seconds` they took and the `cores` they had.
     """
     name, number, seed, smoke, workdir = task
-    config = configured(STUDIES[name], STUDIES[name].runs[number], seed, smoke)
+    study, run = STUDIES[name], STUDIES[name].runs[number]
+    config = configured(study, run, seed, smoke)
     shutil.rmtree(workdir, ignore_errors=True)
     begin = time.monotonic()
     try:
-        found = fit(config, pathlib.Path(workdir), Console(file=io.StringIO()))
+        if run.teacher:
+            teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
+            fit(teacher, pathlib.Path(workdir) / "teacher", Console(file=io.StringIO()))
+            config.teachers = {"teacher": fdl.Config(InitFrom, f"{workdir}/teacher")}
+        found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
     return found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
@@ -145,8 +152,13 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     """Returns the config of one run."""
     size = "smoke" if smoke else run.config
-    config = load_config(f"{ROOT / study.config}:{size}".rstrip(":"))
-    for assignment in (*run.sets, f"seed={seed}", f"data.seed={seed}"):
+    return seeded(f"{study.config}:{size}".rstrip(":"), seed, run.sets)
+
+
+def seeded(spec: str, seed: int, sets: Sequence[str] = ()) -> Any:
+    """Returns the config of FILE:SIZE with a seed and what else is set."""
+    config = load_config(str(ROOT / spec))
+    for assignment in (*sets, f"seed={seed}", f"data.seed={seed}"):
         override(config, assignment)
     return config
 
