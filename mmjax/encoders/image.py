@@ -122,7 +122,9 @@ class ImageEncoder(nn.Module):
         if hidden is None:
             return x
         if not self.mask_token:
-            raise UserError("image: patches are hidden, but the encoder has no token for them; set mask_token=True.")
+            raise UserError(
+                "image: patches are hidden, but the encoder has no token for them; set its mask_token to True."
+            )
         if hidden.shape != x.shape[:2]:
             raise UserError(
                 f"image: expected hidden {list(x.shape[:2])}, one for each patch, got {list(hidden.shape)}."

@@ -60,7 +60,7 @@ def test_hidden_patches_cannot_be_seen_and_none_hidden_changes_nothing():
 
 def test_hidden_patches_that_do_not_fit_are_sentences():
     hidden = PIXELS.replace(hidden=np.zeros((2, 4), bool))
-    with pytest.raises(UserError, match="set mask_token=True"):
+    with pytest.raises(UserError, match="set its mask_token to True"):
         ImageEncoder(patch_size=4, **SIZES).init(jax.random.key(0), hidden)
     with pytest.raises(UserError, match=r"expected hidden \[2, 4\]"):
         ImageEncoder(patch_size=4, mask_token=True, **SIZES).init(
