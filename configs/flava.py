@@ -89,7 +89,7 @@ SIZES = {
         remat="core",
     ),
     "openmoji": Size(72, 12, 16, 1024, 128, (3, 2, 2), 4, 128, 1e-3, "50 steps", "900 steps", codes="full"),
-    "smoke": Size(32, 8, 16, 512, 32, (1, 1, 1), 2, 16, 1e-3, "5 steps", "20 steps"),
+    "smoke": Size(32, 8, 16, 512, 32, (1, 1, 1), 2, 16, 1e-3, "2 steps", "20 steps"),
 }
 
 
@@ -108,7 +108,7 @@ def get_config(size: str = "openmoji") -> fdl.Config:
         image_share=IMAGE_SHARE,
         text_share=TEXT_SHARE,
     )
-    task = fdl.Config(Flava, masking, codes="codes" if tokenizer else None, block_size=16 if size == "smoke" else 32)
+    task = fdl.Config(Flava, masking, codes="codes" if tokenizer else None, block_size=8 if size == "smoke" else 32)
     return fdl.Config(
         Experiment,
         model=_model(sizes, tokenizer),

@@ -61,7 +61,7 @@ def get_config(size: str = "full") -> fdl.Config:
             learning_rate=learning_rate,
             weight_decay=0.01,
             decay=(r".*/kernel",),
-            schedule=fdl.Config(Schedule, "cosine", warmup="5000 steps" if size == "base" else "5 steps"),
+            schedule=fdl.Config(Schedule, "cosine", warmup="5000 steps" if size == "base" else "2 steps"),
         ),
         duration=duration,
         evaluations={

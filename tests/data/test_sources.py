@@ -305,7 +305,7 @@ def test_missing_shards_are_named(tmp_path):
     tar(tmp_path / "shard-00000.tar", [("a.jpg", b"i"), ("a.txt", b"a")])
     with pytest.raises(UserError, match=r"2 of 3 shards do not exist: .*shard-00001.tar, .*shard-00002.tar"):
         WebDatasetSource(str(tmp_path / "shard-{00000..00002}.tar"), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=r"No file fits the pattern .*holds cache, shard-00000.tar"):
+    with pytest.raises(UserError, match=r"No file fits the pattern .*holds shard-00000.tar"):
         WebDatasetSource(str(tmp_path / "*.zip"), cache_dir=str(tmp_path / "cache"))
 
 

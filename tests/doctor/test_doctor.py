@@ -69,11 +69,12 @@ def test_a_folder(tmp_path, monkeypatch):
     assert states(machine.folder(tmp_path)) == {f"folder {tmp_path}": WRONG}
 
 
-def test_the_input_is_measured_on_the_data_that_is_named(tmp_path):
+def test_the_input_is_measured_on_the_data_that_is_named(tmp_path, capsys):
     absent, config = str(tmp_path / "absent.csv"), str(ROOT / "configs" / "siglip.py:smoke")
     found = command._rate(config, absent)
     assert found.state == WRONG and f"'{absent}' does not exist" in found.found
-    assert main(["doctor", "--data", absent]) == 2
+    assert main(["doctor", "--data", absent, "--json"]) == 1
+    assert absent in capsys.readouterr().out
 
 
 def test_processes_that_differ_are_named():
