@@ -12,6 +12,7 @@ from mmjax.model import MultimodalModel
 from mmjax.tasks.contrastive import Contrastive
 from mmjax.tasks.task import TaskLoss
 from mmjax.training.checkpoint import Checkpoints, InitFrom
+from tests.quick import jit
 from tests.training.test_loop import train
 from tests.training.tiny import tiny_batch, tiny_config
 
@@ -75,18 +76,22 @@ def test_a_teacher_that_the_model_has_not_is_a_sentence(teacher, student, tmp_pa
 def test_a_teacher_sees_what_the_student_does_not_and_gets_no_gradient():
     model = fdl.build(student_config().model).clone(modality_dropout={"image": 1.0})
     batch = tiny_batch()
-    params = model.init(jax.random.key(0), batch.streams)["params"]
+    params = jit(model.init)(jax.random.key(0), batch.streams)["params"]
+
+    def forward(params):
+        return model.apply({"params": params}, batch.streams)
 
     def distance(params):
-        outputs = model.apply({"params": params}, batch.streams)
+        outputs = forward(params)
         return ((outputs.embeddings["image"] - outputs.teachings["guide"].embeddings["text"]) ** 2).sum()
 
-    outputs = model.apply({"params": params}, batch.streams)
+    outputs = jit(forward)(params)
     assert set(outputs.embeddings) == {"image"} and set(outputs.teachings["guide"].embeddings) == {"image", "text"}
-    alone = model.teachers["guide"].apply({"params": params["teachers_guide"]}, batch.streams)
+    teacher = model.teachers["guide"]
+    alone = jit(lambda params: teacher.apply({"params": params}, batch.streams))(params["teachers_guide"])
     np.testing.assert_array_equal(outputs.teachings["guide"].embeddings["text"], alone.embeddings["text"])
-    gradients = jax.grad(distance)(params)
+    gradients = jit(jax.grad(distance))(params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradients["teachers_guide"]))
     assert any(leaf.any() for leaf in jax.tree.leaves(gradients["encoders_image"]))
     with pytest.raises(UserError, match="no stream"):
-        model.apply({"params": params}, {"text": batch.streams["text"]})
+        jax.eval_shape(lambda params: model.apply({"params": params}, {"text": batch.streams["text"]}), params)
