@@ -60,6 +60,7 @@ def _attended(module: nn.Module, x: jax.Array, context: jax.Array | None = None,
 
 
 def seed(module: nn.Module, x: jax.Array) -> jax.Array:
+    """Returns x [..., N, D] plus the number that each of its tokens is given to hold, which the derivative is for."""
     return x + module.get_variable(RELEVANCY, TOKENS)[..., None].astype(x.dtype)
 
 
