@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,11 @@ from mmjax.layers.modality_dropout import drop_modalities
 
 TEACHERS = "teachers_"
 """What the keys of the teachers' parameters begin with; their names follow."""
+
+
+def teacher_patterns(names: Iterable[str]) -> list[str]:
+    """Returns patterns of the paths of all parameters of the teachers of these names."""
+    return [re.escape(TEACHERS + name) + "/.*" for name in names]
 
 
 class MultimodalModel(nn.Module):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from mmjax.core.errors import one_of
-from mmjax.model import TEACHERS
+from mmjax.model import TEACHERS, teacher_patterns
 from mmjax.training.checkpoint import Checkpoints, InitFrom
 from mmjax.training.state import TrainState
 from mmjax.training.trainer import Trainer
@@ -45,8 +44,8 @@ def initial_state(
     state, origin = trainer.init(), ["initialised from scratch"]
     params = state.params
     if init_from is not None:
-        own = [re.escape(TEACHERS + name) + "/.*" for name in teachers]
-        params = dataclasses.replace(init_from, allow_missing=(*init_from.allow_missing, *own)).merge(params)
+        own = (*init_from.allow_missing, *teacher_patterns(teachers))
+        params = dataclasses.replace(init_from, allow_missing=own).merge(params)
         origin = [f"initialised the weights from {init_from.path}; all else is fresh"]
     known = {key.removeprefix(TEACHERS) for key in params if key.startswith(TEACHERS)}
     for name, teacher in teachers.items():

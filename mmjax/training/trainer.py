@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from mmjax.core.errors import UserError, at_least, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Batch, Outputs
 from mmjax.data.pipeline import Pipeline
-from mmjax.model import TEACHERS
+from mmjax.model import teacher_patterns
 from mmjax.tasks.task import Apply, Task, TaskLoss, run
 from mmjax.training import duration, sharding, state
 from mmjax.training.experiment import Experiment
@@ -112,7 +111,7 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
 
 def _teachers_frozen(experiment: Experiment) -> Optimizer:
     """Returns the optimizer's recipe, with the parameters of the model's teachers among what is frozen."""
-    teachers = [re.escape(TEACHERS + name) + "/.*" for name in getattr(experiment.model, "teachers", {})]
+    teachers = teacher_patterns(getattr(experiment.model, "teachers", {}))
     return dataclasses.replace(experiment.optimizer, frozen=(*experiment.optimizer.frozen, *teachers))
 
 
