@@ -149,7 +149,13 @@ class Checkpoints:
             return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
 
     def _sign(self) -> None:
-        """Adds the list of files; process 0 does so in the background when all have written, before the last rename."""
+        """Adds the list of files; process 0 does so in the background when all have written, before the last rename.
+
+        Raises:
+          RuntimeError: the save has been reported as failed; what still runs of it must not end in a checkpoint.
+        """
+        if self._saving is None:
+            raise RuntimeError("this save was given up")
         for folder in pathlib.Path(self.directory).glob(f"{self._saving}.*-tmp*"):
             integrity.write_manifest(folder)
 

@@ -1,5 +1,6 @@
 """Faults of the disk: damage is found and said, and the newest whole checkpoint is used; a full disk is a sentence."""
 
+import errno
 import json
 import os
 import pathlib
@@ -232,3 +233,18 @@ def test_a_save_that_the_disk_refuses_is_a_sentence_and_the_one_before_restores(
     checkpoints = save(tmp_path, {2: None})
     assert checkpoints.steps() == [1, 2] and int(checkpoints.restore(abstract(2)).step) == 2
     checkpoints.close()
+
+
+def test_a_save_that_failed_does_not_end_in_a_checkpoint_when_the_disk_has_space_again(tmp_path, monkeypatch):
+    """The failure is seen in the foreground, while the background still writes and then could finish."""
+    save(tmp_path, {1: None}).close()
+    checkpoints = Checkpoints(tmp_path, Keep())
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints._manager, "_add_checkpoint_info", refuse)
+    with pytest.raises(UserError, match="step 2 could not be written .*No space left on device"):
+        checkpoints.save(state_at(2), {"config": {"step": 2}})
+    checkpoints.close()
+    assert integrity.complete_steps(checkpoints.directory) == [1]
