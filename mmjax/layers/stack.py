@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import at_least
+from mmjax.core.trees import map_with_path
 from mmjax.layers.hooks import STACKED
 from mmjax.layers.remat import rematerialised
 
@@ -49,8 +50,11 @@ def stack(
     layer = rematerialised(layer, remat, prevent_cse=not scan)
 
     def each_part(module: nn.Module, carries: Any, constants: Any, rngs: Any, number: Any) -> tuple[Any, None]:
-        parts = zip(carries, constants, rngs, strict=True)
-        return [module(*part, number)[0] for part in parts], None
+        def all_parts(module: nn.Module) -> list[Any]:
+            return [module(*part, number)[0] for part in zip(carries, constants, rngs, strict=True)]
+
+        once = len(carries) > 1 and not module.is_initializing()
+        return (_with_kernels_in(module.dtype, all_parts) if once else all_parts)(module), None
 
     def unrolled(carries: Any, constants: Any, rngs: Any) -> Any:
         for number in range(depth):
@@ -72,6 +76,18 @@ def stack(
         return _join((scanned if scan else unrolled)(*(_split(tree, parts) for tree in (carry, constant, rng))))
 
     return run
+
+
+def _with_kernels_in(dtype: Any, function: Callable[[nn.Module], Any]) -> Callable[[nn.Module], Any]:
+    """Returns function(module) that sees kernels cast to dtype.
+
+    So one cast serves all parts, and between devices the sum of their gradients is reduced, not each.
+    """
+
+    def cast(variables: Any) -> Any:
+        return map_with_path(lambda path, x: x.astype(dtype) if path.endswith("kernel") else x, variables)
+
+    return nn.map_variables(function, "params", trans_in_fn=cast)
 
 
 def _split(tree: Any, parts: int) -> list[Any]:

@@ -31,11 +31,12 @@ class Stack(nn.Module):
     remat: str = "none"
     depth: int = 2
     batch_parts: int = 1
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, mask, rng):
         how = {"scan": self.scan, "remat": self.remat, "batch_parts": self.batch_parts}
-        return stack(Block, SIZES, self.depth, **how, name="blocks")(x, mask, rng)
+        return stack(Block, SIZES | {"dtype": self.dtype}, self.depth, **how, name="blocks")(x, mask, rng)
 
 
 def test_scanned_unrolled_and_remat_agree_with_the_transformer():
@@ -73,6 +74,16 @@ def test_parts_of_the_batch_give_what_the_whole_does(scan, parts):
 
     expected, found = value_and_gradients(whole), value_and_gradients(split)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_kernels_are_cast_once_for_all_parts_and_norms_stay_float32(parts):
+    module = Stack(scan=False, depth=1, batch_parts=parts, dtype=jnp.bfloat16)
+    x, keys = jnp.ones((3, 3, 8), jnp.bfloat16), example_keys(jax.random.key(4), 3)
+    params = jax.eval_shape(module.init, jax.random.key(2), x, None, keys)["params"]
+    program = str(jax.make_jaxpr(lambda params: module.apply({"params": params}, x, None, keys))(params))
+    assert program.count("bf16[8,12] = convert_element_type") == 1  # of the MLP's first kernel, [D, hidden]
+    assert program.count("bf16[8] = convert_element_type") == 2 * parts  # two biases, and no scale of a norm
 
 
 def kept(remat):
