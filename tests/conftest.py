@@ -1,4 +1,4 @@
-"""One compilation cache for the whole test session: its workers and subprocesses compile a program once."""
+"""What the test session compiles: quickly (the `slow` tests as users do), and once for its workers and subprocesses."""
 
 import os
 import shutil
@@ -6,9 +6,13 @@ import tempfile
 
 import pytest
 
+from tests.devices import QUICK
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the cache before jax is imported; whoever made it removes it."""
+    """Sets flags and makes the cache before jax is imported; whoever made the cache removes it."""
+    if "not slow" in config.getoption("markexpr"):
+        os.environ.setdefault("XLA_FLAGS", QUICK)  # XLA_FLAGS="" pytest: as users compile
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.mkdtemp(prefix="mmjax-jit-")

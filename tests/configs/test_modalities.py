@@ -4,7 +4,6 @@ import io
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -33,9 +32,7 @@ def few(tmp_path_factory):
         numbers = {"train": range(20), "test": range(1787, 1797)}
         patch.setattr(digits, "numbers_of", lambda split, count: numbers[split])
         patch.setattr(emoji_ranking, "joined", lambda modules: joined(modules)[::15])
-        jax.config.update("jax_disable_most_optimizations", True)  # programs that are run for a few steps
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(

@@ -97,34 +97,34 @@ from mmjax.core.types import Batch, Stream
 from mmjax.evaluation.evaluator import collect
 from mmjax.training.sharding import global_batch, local_rows
 
-mesh = make_mesh(MeshShape({sizes}), [jax.devices()[i] for i in {order}])
-rows = local_rows(8, mesh)
-
 def embed(batch):
-    return {{"image": batch.streams["image"].values}}
+    return {"image": batch.streams["image"].values}
 
-def batches():
+def batches(mesh, rows):
     for start in (0, 8):
         records = start + rows
         values = np.repeat(records[:, None], 3, axis=1).astype(np.float32)
         stream = Stream(values, np.ones((len(rows), 1), bool))
-        yield global_batch(Batch({{"image": stream}}, records.astype(np.int32), records < 14), 8, mesh)
+        yield global_batch(Batch({"image": stream}, records.astype(np.int32), records < 14), 8, mesh)
 
-found = collect(embed, batches(), ["image"])["image"]
-assert sorted(found.group) == list(range(14)), found.group
-assert np.array_equal(found.values, np.repeat(found.group[:, None], 3, axis=1)), found
-print("rows", rows.tolist())
+def gathered(sizes, order):
+    mesh = make_mesh(MeshShape(**sizes), [jax.devices()[i] for i in order])
+    rows = local_rows(8, mesh)
+    found = collect(embed, batches(mesh, rows), ["image"])["image"]
+    assert sorted(found.group) == list(range(14)), found.group
+    assert np.array_equal(found.values, np.repeat(found.group[:, None], 3, axis=1)), found
+    return rows.tolist()
+
+print("rows", [gathered(*case) for case in CASES])
 """
 
 
-@pytest.mark.parametrize(
-    ("sizes", "order", "rows"),
-    [
-        ("fsdp=2, tensor=1", [0, 1, 2, 3], [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        ("fsdp=2, tensor=1", [0, 2, 1, 3], [[0, 1, 4, 5], [2, 3, 6, 7]]),  # as make_mesh orders some TPU slices
-        ("fsdp=1, tensor=4", [0, 1, 2, 3], [list(range(8))] * 2),  # both hosts hold every row
-    ],
-)
-def test_two_hosts_gather_every_row_once(sizes, order, rows):
-    found = run_on_hosts(GATHER.format(sizes=sizes, order=order), num_devices=2)
-    assert [json.loads(out.rpartition("rows ")[2]) for out in found] == rows
+def test_two_hosts_gather_every_row_once():
+    cases = [
+        ({"fsdp": 2}, [0, 1, 2, 3], [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ({"fsdp": 2}, [0, 2, 1, 3], [[0, 1, 4, 5], [2, 3, 6, 7]]),  # as make_mesh orders some TPU slices
+        ({"fsdp": 1, "tensor": 4}, [0, 1, 2, 3], [list(range(8))] * 2),  # both hosts hold every row
+    ]
+    source = GATHER.replace("CASES", repr([case[:2] for case in cases]))
+    first, second = (json.loads(out.rpartition("rows ")[2]) for out in run_on_hosts(source, num_devices=2))
+    assert [list(rows) for rows in zip(first, second, strict=True)] == [rows for _, _, rows in cases]

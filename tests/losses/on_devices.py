@@ -1,9 +1,10 @@
-"""What the ring tests look at on several devices; run in a process of its own, results printed as JSON."""
+"""What the ring tests look at on several devices; run in processes of their own, results printed as JSON."""
 
 import functools
 import json
 import math
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from tests.losses import reference
 from tests.losses.forms import evaluate, objective, scalars
+
+KINDS = ("softmax", "sigmoid")
 
 MESHES = [
     ((1, 1, 1), 7),
@@ -25,14 +28,32 @@ MESHES = [
 ]
 """(data, fsdp, tensor) and chunk size; 48 rows, so that most of the chunks do not divide a device's share."""
 
+FORMS = {
+    "ring": {"size": 512, "dim": 16, "chunk_size": 32},
+    "joined": {"size": 64, "dim": 16, "chunk_size": 32},  # 8 rows a device, 32 of the 4 neighbours on fsdp
+    "dense": {"size": 512, "dim": 16},
+}
+"""What `describe` is asked on eight devices."""
+
 COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
 )
 """Shape and name of a collective in compiled HLO."""
 
 
-def compare_with_float64() -> None:
-    """Prints, for each mesh and form, the largest difference from float64 over the largest value."""
+def on_eight() -> None:
+    """Prints what all tests of eight devices look at."""
+    forms = {f"{kind} {name}": describe(kind, **form) for kind in KINDS for name, form in FORMS.items()}
+    print(json.dumps({"differences": compare_with_float64()} | forms))
+
+
+def on_many() -> None:
+    """Prints kind -> `memory`."""
+    print(json.dumps({kind: memory(kind) for kind in KINDS}))
+
+
+def compare_with_float64() -> dict[str, float]:
+    """Returns, for each mesh and form, the largest difference from float64 over the largest value."""
     data = reference.example(48, groups=17, masked=0.25)
     worst = {}
     for shape, chunk_size in MESHES:
@@ -41,17 +62,17 @@ def compare_with_float64() -> None:
         forms = {"ring": {"chunk_size": chunk_size}}
         if shape == (2, 2, 2):
             forms |= {"dense": {}, "all axes": {"chunk_size": 5, "axes": ("data", "fsdp", "tensor")}}
-        for kind in ("softmax", "sigmoid"):
+        for kind in KINDS:
             want = getattr(reference, kind)(data, **scalars(kind))
             for form, options in forms.items():
                 with jax.set_mesh(mesh):
                     got = evaluate(kind, placed, **options)
                 worst[f"{kind} {shape} {form} {chunk_size}"] = reference.assert_close(got, want, rel=math.inf)
-    print(json.dumps(worst))
+    return worst
 
 
-def describe(kind: str, size: int, dim: int, **options) -> None:
-    """Prints what value and gradient of a form hold and send, on data 2 x fsdp 4, for bfloat16 embeddings."""
+def describe(kind: str, size: int, dim: int, **options) -> dict[str, Any]:
+    """Returns what value and gradient of a form hold and send, on data 2 x fsdp 4, for bfloat16 embeddings."""
     data = reference.example(size, dim, groups=size // 2, masked=0.1)
     variables = {name: jnp.asarray(data.pop(name), jnp.bfloat16) for name in ("a", "b")}
     mesh = make_mesh(MeshShape(2, 4, 1))
@@ -64,7 +85,7 @@ def describe(kind: str, size: int, dim: int, **options) -> None:
     collectives = COLLECTIVE.findall(text)
     summed = [shape for shape, name in collectives if name == "all-reduce"]
     sent = [v.aval for eqn, _ in found if eqn.primitive.name == "ppermute" for v in eqn.invars]
-    report = {
+    return {
         "largest_per_device": max((v.aval.size for eqn, inside in found if inside for v in eqn.outvars), default=0),
         "largest_compiled": max(math.prod(map(int, dims.split(","))) for dims in re.findall(r"\[([\d,]+)\]", text)),
         "shard_maps": sum(eqn.primitive.name == "shard_map" for eqn, _ in found),
@@ -72,11 +93,10 @@ def describe(kind: str, size: int, dim: int, **options) -> None:
         "collectives": sorted({name for _, name in collectives}),
         "summed": sorted({dims for shape in summed for dims in re.findall(r"\[([\d,]*)\]", shape)}),
     }
-    print(json.dumps(report))
 
 
-def memory(kind: str, per_device: int = 16, dim: int = 64) -> None:
-    """Prints the bytes of one device that value and gradient take beside their arguments, on 8, 64 and 256 devices."""
+def memory(kind: str, per_device: int = 16, dim: int = 64) -> dict[int, int]:
+    """Returns the bytes of one device that value and gradient take beside their arguments, on 8, 64 and 256 devices."""
     found = {}
     for number in (8, 64, 256):
         mesh = make_mesh(MeshShape(-1, 4, 1), jax.devices()[:number])
@@ -85,7 +105,7 @@ def memory(kind: str, per_device: int = 16, dim: int = 64) -> None:
             value = functools.partial(objective, kind, data={"weight": 1.0}, chunk_size=per_device)
             fn = jax.value_and_grad(lambda v, value=value: value(v | scalars(kind))[0])
             found[number] = jax.jit(fn).lower({"a": rows, "b": rows}).compile().memory_analysis().temp_size_in_bytes
-    print(json.dumps(found))
+    return found
 
 
 def _equations(jaxpr, inside: bool = False):

@@ -14,8 +14,8 @@ from mmjax.losses.ring import ring_sigmoid_contrastive, ring_softmax_contrastive
 from tests.devices import run_on_devices
 from tests.losses import reference
 from tests.losses.forms import SCALE, evaluate, scalars
-
-KINDS = ("softmax", "sigmoid")
+from tests.losses.on_devices import FORMS, KINDS
+from tests.quick import FULL
 
 
 def expected(kind: str, data: dict) -> dict:
@@ -95,7 +95,7 @@ def test_sigmoid_at_initialisation_is_the_published_value(size, published):
     compiled = (
         jax.jit(lambda a, b: ring_sigmoid_contrastive(a, b, logit_scale=10.0, logit_bias=-10.0).mean())
         .lower(x, x)
-        .compile()
+        .compile(compiler_options=FULL)
     )
     assert compiled.memory_analysis().temp_size_in_bytes < 32 * 2**20  # N x N logits would be 4 GiB at 32768
     assert float(compiled(x, x)) == pytest.approx(published, abs=5e-5)
@@ -107,31 +107,31 @@ def test_softmax_of_equal_logits_is_log_n():
 
 
 @functools.cache
-def on_devices(call: str):
-    """Returns what a function of tests.losses.on_devices gives on 8 simulated devices."""
-    return json.loads(run_on_devices(f"from tests.losses import on_devices\non_devices.{call}").splitlines()[-1])
+def found_on(num_devices: int, call: str) -> dict:
+    """Returns what a function of tests.losses.on_devices prints on so many simulated devices."""
+    source = f"from tests.losses import on_devices\non_devices.{call}()"
+    return json.loads(run_on_devices(source, num_devices).splitlines()[-1])
 
 
 def test_equals_float64_on_1_2_4_and_8_devices():
-    differences = on_devices("compare_with_float64()")
+    differences = found_on(8, "on_eight")["differences"]
     assert {name: worst for name, worst in differences.items() if worst > 1e-5} == {}
     assert len(differences) == 22
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_device_holds_its_rows_against_all(kind):
-    size, dim, chunk = 512, 16, 32
+    size, dim, chunk = FORMS["ring"].values()
     local = size // 8
-    ring = on_devices(f"describe({kind!r}, {size}, {dim}, chunk_size={chunk})")
+    ring, dense = (found_on(8, "on_eight")[f"{kind} {form}"] for form in ("ring", "dense"))
     # The largest value of forward and backward pass, traced and compiled, is a device's rows or a tile.
     assert max(ring["largest_per_device"], ring["largest_compiled"]) <= max(local * dim, chunk * chunk)
-    dense = on_devices(f"describe({kind!r}, {size}, {dim})")
     assert dense["largest_compiled"] >= local * size  # so that the measure is known to see it
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_blocks_travel(kind):
-    ring = on_devices(f"describe({kind!r}, 512, 16, chunk_size=32)")
+    ring = found_on(8, "on_eight")[f"{kind} ring"]
     assert ring["shard_maps"] == 2  # one forward, one backward
     # b both ways in its own dtype; its gradient in float32, at each step and once more to be home
     assert ring["embeddings_sent"] == ["bfloat16", "bfloat16", "float32", "float32"]
@@ -141,15 +141,14 @@ def test_only_blocks_travel(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_small_blocks_are_joined_before_they_travel(kind):
-    size, dim, chunk = 64, 16, 32  # 8 rows a device, 32 of the 4 neighbours on fsdp
-    ring = on_devices(f"describe({kind!r}, {size}, {dim}, chunk_size={chunk})")
+    size, dim, chunk = FORMS["joined"].values()
+    ring = found_on(8, "on_eight")[f"{kind} joined"]
     assert ring["collectives"] == ["all-gather", "all-reduce", "all-to-all", "collective-permute"]
     assert ring["largest_per_device"] <= chunk * dim < size * dim
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_of_a_device_does_not_grow_with_their_number(kind):
-    source = f"from tests.losses import on_devices\non_devices.memory({kind!r})"
-    found = json.loads(run_on_devices(source, num_devices=256).splitlines()[-1])
+    found = found_on(256, "on_many")[kind]
     assert list(found) == ["8", "64", "256"] and min(found.values()) > 0
     assert max(found.values()) <= 1.05 * min(found.values())

@@ -33,7 +33,7 @@ class Pending:
         return np.asarray(self.value, *args, **kwargs)
 
 
-def guarded_fit(monkeypatch, workdir, steps: int = 5) -> None:
+def guarded_fit(monkeypatch, workdir, steps: int = 6) -> None:
     """Trains; between the first step's end and the last's no result of the newest step and no implicit copy passes.
 
     The batch alone may be copied, where the loop places it.
@@ -80,9 +80,9 @@ def guarded_fit(monkeypatch, workdir, steps: int = 5) -> None:
 
 def test_no_step_waits_on_the_host(monkeypatch, tmp_path):
     guarded_fit(monkeypatch, tmp_path)
-    assert Pending.newest == 6
+    assert Pending.newest == 7
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5]
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
 def at_once(self, step, metrics):
@@ -116,9 +116,9 @@ def test_every_logged_record_has_the_share_of_input_wait(monkeypatch, tmp_path):
     clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
     for module in (loop, metrics):
         monkeypatch.setattr(module, "time", clock)
-    fit(tiny_config(duration="4 steps", evaluations={}, log_every=2), tmp_path, Console(file=io.StringIO()))
+    fit(tiny_config(evaluations={}, log_every=2), tmp_path, Console(file=io.StringIO()))
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [2, 4]
+    assert [record["step"] for record in records] == [2, 4, 6]
     assert all(0 < record["input_wait_share"] <= 1 / 3 for record in records)
 
 

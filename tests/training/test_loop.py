@@ -38,7 +38,7 @@ def final(workdir) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of six steps that nothing interrupts."""
+    """A run of six steps that nothing interrupts; all runs of six steps share one compiled step."""
     workdir = tmp_path_factory.mktemp("whole")
     return workdir, train(workdir)
 
@@ -187,8 +187,8 @@ def test_what_is_logged_is_written_before_a_checkpoint_that_follows_it(monkeypat
         return original(self, state, *args)
 
     monkeypatch.setattr(Checkpoints, "save", spy)
-    train(tmp_path, duration=4, evaluations={}, log_every=2)
-    assert written == [[2], [2, 4]]
+    train(tmp_path, evaluations={}, log_every=2)
+    assert written == [[2], [2, 4], [2, 4, 6]]
 
 
 def test_the_step_never_waits_for_the_device(monkeypatch, tmp_path):
@@ -202,5 +202,6 @@ def test_the_step_never_waits_for_the_device(monkeypatch, tmp_path):
         return found
 
     monkeypatch.setattr(loop.Delayed, "swap", spy)
-    train(tmp_path, duration=3, evaluations={}, keep=fdl.Config(Keep, every=100))
-    assert order == [(1, None), (2, 1), (3, 2), (None, 3), (None, None)]  # the last two are the end's
+    train(tmp_path, evaluations={}, keep=fdl.Config(Keep, every=100))
+    steps = [(1, None), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5)]
+    assert order == [*steps, (None, 6), (None, None)]  # the last two are the end's
