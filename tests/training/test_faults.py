@@ -244,7 +244,7 @@ def test_a_save_that_failed_does_not_end_in_a_checkpoint_when_the_disk_has_space
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoints._manager, "_add_checkpoint_info", refuse)
-    with pytest.raises(UserError, match="step 2 could not be written .*No space left on device"):
+    with pytest.raises(UserError, match=r"step 2 could not be written .*No space left on device"):
         checkpoints.save(state_at(2), {"config": {"step": 2}})
     checkpoints.close()
     assert integrity.complete_steps(checkpoints.directory) == [1]
