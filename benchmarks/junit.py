@@ -42,7 +42,7 @@ def collected(tests: Sequence[str], root: pathlib.Path) -> dict[str, list[str]]:
         if not (root / file).is_file():
             there = [str(path.relative_to(root)) for path in root.rglob("test_*.py")]
             raise UserError(f"the test file {file!r} does not exist.{nearest(file, there)}")
-    command = [*PYTEST, "--collect-only", "-q", "--no-header", *files]
+    command = [*PYTEST, "--collect-only", "--verbosity=-1", "--no-header", *files]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"pytest cannot collect the tests of {', '.join(files)}:\n{done.stdout[-3000:]}{done.stderr}")

@@ -1,6 +1,5 @@
 """The page of faults names tests that are there, and a test that fails is shown as failed."""
 
-import dataclasses
 import pathlib
 
 import pytest
@@ -46,7 +45,7 @@ def test_every_named_test_is_collected():
 def folder(tmp_path_factory) -> pathlib.Path:
     """A folder with TESTS."""
     root = tmp_path_factory.mktemp("tests")
-    (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\n")
+    (root / "pytest.ini").write_text("[pytest]\nmarkers = slow\naddopts = -q -m 'not slow' -n 2 --dist loadfile\n")
     (root / "test_some.py").write_text(TESTS)
     return root
 
@@ -56,8 +55,12 @@ def report(folder) -> pathlib.Path:
     return faults.run(NAMES, folder / "report.xml", folder)
 
 
-def test_what_failed_is_shown_as_failed(folder, report):
-    tests = junit.collected(NAMES, folder)
+@pytest.fixture(scope="module")
+def tests(folder) -> dict[str, list[str]]:
+    return junit.collected(NAMES, folder)
+
+
+def test_what_failed_is_shown_as_failed(tests, report):
     text = faults.document({"some": Fault("a fault", "an end", NAMES)}, tests, *junit.read([report]))
     assert "| a fault (`some`) | an end | 2 | 2 | 1 | 0 |" in text and "| all |  | 2 | 2 | 1 | 0 |" in text
     assert "- `test_some.py::test_bad[d[e]]` failed: AssertionError: it broke" in text
@@ -66,8 +69,7 @@ def test_what_failed_is_shown_as_failed(folder, report):
     assert "  - `test_some.py::test_bad` (2)" in text and f"ran with: {faults.versions()}." in text
 
 
-def test_what_is_in_no_report_is_not_run(folder, report):
-    tests = junit.collected(NAMES, folder)
+def test_what_is_in_no_report_is_not_run(tests, report):
     cases, suites = junit.read([report])
     del cases[junit.key("test_some.py::test_bad[a/b::c]")]
     text = faults.document({"some": Fault("a fault", "an end", NAMES)}, tests, cases, suites)
@@ -124,7 +126,3 @@ def test_a_command_ends_with_one_where_a_test_failed(folder, report, monkeypatch
     with pytest.raises(SystemExit) as ended:
         faults.main()
     assert ended.value.code == 2
-
-
-def test_faults_are_told_apart():
-    assert all(dataclasses.astuple(fault)[0] and fault.seen and fault.tests for fault in FAULTS.values())
