@@ -162,6 +162,8 @@ FAULTS = {
         "in no log, stored config or error",
         (
             "tests/core/test_secrets.py",
+            *_of("tests/doctor/test_doctor.py", "credentials_in_the_name_of_data_are_not_printed"),
+            *_of("tests/data/test_export.py", "credentials_in_the_name_of_data_are_in_no_log"),
             *_of(_SAFE, "files_are_the_owners_to_write_and_hold_no_credentials"),
         ),
     ),
