@@ -113,7 +113,8 @@ def measured(name: str, python: str | None, store: pathlib.Path, fresh: bool) ->
     Raises:
       UserError: the peer's interpreter lacks something, or the benchmark fails.
     """
-    made_with = {"code": code_of(name), "versions": versions(), "peers": versions_at(python) if python else {}}
+    peers = versions_at(python) if python else {}
+    made_with = {"code": code_of(name), "versions": versions(), "peers": peers}
     if store.exists() and not fresh and made_with.items() <= json.loads(store.read_text()).items():
         return
     machine = {"cores": os.cpu_count(), "processor": processor(), "load": os.getloadavg()[0]}
@@ -138,7 +139,7 @@ def code_of(name: str) -> str:
     for pattern in (f"benchmarks/{name}.py", *BENCHMARKS[name].code):
         files = sorted(ROOT.glob(pattern))
         if not files:
-            raise UserError(f"benchmarks.report: {pattern!r}, which {name} depends on, matches no file.")
+            raise UserError(f"{pattern!r}, which the benchmark {name} depends on, matches no file.")
         for path in files:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
