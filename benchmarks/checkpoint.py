@@ -16,7 +16,7 @@ all threads, is what other work on the machine disturbs least. Goals: no save bl
 longer than 0.3 s, a restore takes at most 1.5 times torch.load; whether they are reached is printed beside the figures.
 
 What compression would do is measured too: Orbax writes the state once with zstd and once without, each turn, and waits.
-The folder needs 10 GB; it is a temporary one, and is empty in the end.
+The folder needs 10 GB; it is a temporary one, and is empty in the end. --json FILE writes the figures there too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fiddle as fdl
 import jax
@@ -210,6 +211,28 @@ def lines(state: TrainState, turns: Sequence[Turn]) -> list[str]:
     return [*found, f"restore / torch.load       {wall:7.2f}, {goal}; of processor time {cpu:.2f}"]
 
 
+def rows(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Returns the same for `benchmarks.report`: seconds, their ratio to the peer's, the goals."""
+    longest = [max(turn.blocked) for turn in turns]
+    plain, zstd = ([getattr(turn, way).seconds for turn in turns] for way in ("plain", "zstd"))
+    blocks = {"what": "the longest that a save blocks", "unit": "s", "ours": max(longest)}
+    blocks |= {"goal": f"≤ {BLOCKS} s", "reached": max(longest) <= BLOCKS}
+    restores = {"what": "restore", "unit": "s", "ours": statistics.median(turn.restore for turn in turns)}
+    if turns[0].peer is not None:
+        saved, loaded = ([turn.peer[name] for turn in turns] for name in ("save", "load"))
+        ratio = _ratio([turn.restore for turn in turns], loaded)
+        blocks |= {"peer": "torch.save", "theirs": statistics.median(saved), "ratio": _ratio(longest, saved)}
+        restores |= {"peer": "torch.load", "theirs": statistics.median(loaded), "ratio": ratio}
+        restores |= {"goal": f"≤ {RESTORES}", "reached": ratio <= RESTORES}
+    writes = {"what": "Orbax alone writes, uncompressed", "unit": "s", "ours": statistics.median(plain)}
+    writes |= {"peer": "the same with zstd", "theirs": statistics.median(zstd), "ratio": _ratio(plain, zstd)}
+    return [blocks, restores, writes]
+
+
+def _ratio(mine: Sequence[float], other: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(mine, other, strict=True))
+
+
 def _word(reached: bool) -> str:
     return "reached" if reached else "MISSED"
 
@@ -225,11 +248,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--saves", type=int, default=3, help="of each turn")
     parser.add_argument("--folder", help="where the temporary folder is made; default: the system's place for them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     state = clip_state()
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
         turns = [one_turn(Path(root), state, options.saves, options.peer_python) for _ in range(options.turns)]
     print("\n".join(lines(state, turns)))
+    if options.json:
+        options.json.write_text(json.dumps(rows(turns)))
 
 
 if __name__ == "__main__":

@@ -6,20 +6,24 @@ Runs `train.py` itself on configs/clip.py with a ViT of size B for one step, on 
 until metrics.jsonl has its first record. Each way has a compilation cache of its own (JAX_COMPILATION_CACHE_DIR):
 empty in its first run (cold), then as that run left it (warm). 'unrolled' is the same with scan=False, every layer
 compiled for itself, as big_vision's models are. Ways take turns; medians are printed, and the ratios of unrolled to
-scanned. No checkpoint is written in the time that is measured; the processes are ended then.
+scanned. No checkpoint is written in the time that is measured; the processes are ended then. --json FILE writes the
+figures there too.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,12 +65,24 @@ def first_step(root: Path, variant: str, data: str, batch: int, cache: Path, ext
             process.wait()
 
 
+def rows(found: Mapping[tuple[str, str], Sequence[float]]) -> list[dict[str, Any]]:
+    """Returns the figures for `benchmarks.report`: seconds scanned beside unrolled, and their ratio, without a goal."""
+    table = []
+    for heat in ("cold", "warm"):
+        mine, other = found["scanned", heat], found["unrolled", heat]
+        row = {"what": f"command to first step, {heat} cache", "unit": "s", "ours": statistics.median(mine)}
+        row |= {"peer": "unrolled, as big_vision is", "theirs": statistics.median(other)}
+        table.append(row | {"ratio": statistics.median(a / b for a, b in zip(mine, other, strict=True))})
+    return table
+
+
 def main() -> None:
     """Takes the turns and prints what they gave."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="B/32", help="of configs/clip.py")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     ways = {"scanned": [], "unrolled": UNROLLED}
     found: dict[tuple[str, str], list[float]] = {(way, heat): [] for heat in ("cold", "warm") for way in ways}
@@ -85,6 +101,8 @@ def main() -> None:
     for heat in ("cold", "warm"):
         pairs = zip(found["unrolled", heat], found["scanned", heat], strict=True)
         print(f"unrolled / scanned, {heat}: {statistics.median(other / mine for other, mine in pairs):.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(rows(found)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ medians over the turns; a ratio is the median of the ratios within one turn, so 
 disturbs it less. The first ratio is of images a second, the one in brackets of images a processor second. Each storage
 has to reach, in images a second, 4.5 times open_clip and 1.3 times big_vision without antialias, and 2.7 times
 open_clip with it; whether it does is printed below the table. The goals are against webdataset 0.2.86: another version
-in the peer's environment is said.
+in the peer's environment is said. --json FILE writes each goal with its figures there too.
 """
 
 from __future__ import annotations
@@ -238,14 +238,22 @@ def ratio(mine: Sequence[Measured], other: Sequence[Measured]) -> float:
 
 def judged(found: dict[str, list[Measured]], stores: Sequence[str]) -> Iterator[str]:
     """Yields a line for each storage and goal: the ratio, beside what it has to be; a peer left out judges nothing."""
+    for row in rows(found, stores):
+        word = "reached" if row["reached"] else "MISSED"
+        yield f"{row['what']:26}{row['ratio']:6.2f} x {row['peer']:12} {row['goal'].replace('≥', 'goal')}: {word}"
+
+
+def rows(found: dict[str, list[Measured]], stores: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields the same for `benchmarks.report`: medians of images a second, their ratio and its goal."""
     for store in stores:
         for antialias, goals in GOALS.items():
             way = f"{store}{ANTIALIAS if antialias else ''}"
             for peer, goal in goals.items():
                 if peer in found:
+                    ours, theirs = (statistics.median(m.rate for m in found[name]) for name in (way, peer))
+                    row = {"what": way, "unit": "images/s", "ours": ours, "peer": peer, "theirs": theirs}
                     reached = ratio(found[way], found[peer])
-                    word = "reached" if reached >= goal else "MISSED"
-                    yield f"{way:26}{reached:6.2f} x {peer:12} goal {goal:.1f}: {word}"
+                    yield row | {"ratio": reached, "goal": f"≥ {goal:.1f}", "reached": reached >= goal}
 
 
 def main() -> None:
@@ -254,6 +262,7 @@ def main() -> None:
     parser.add_argument("--peer-python", help="an interpreter that has open_clip_torch, webdataset and torch")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="that each way runs in each turn")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     pairs = [(picture(rng), " ".join(rng.choice(WORDS, 11))) for _ in range(IMAGES)]
@@ -289,6 +298,8 @@ def main() -> None:
         print(line)
     for line in judged(found, list(sources)):
         print(line)
+    if options.json:
+        options.json.write_text(json.dumps(list(rows(found, list(sources)))))
     if options.peer_python:
         version = found["open_clip"][0].webdataset
         note = "" if version == WEBDATASET else f", but the goals are against {WEBDATASET}: install that"

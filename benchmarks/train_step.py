@@ -7,7 +7,7 @@ configs/clip.py:B/32), once with the config's recomputation (remat='core') and o
 open_clip takes its ViT-B-32 with ClipLoss and AdamW; it runs in the interpreter of --peer-python, which needs
 open_clip_torch, and waits while mmjax runs. Batches are random and lie in memory. Both use all cores. Each way takes
 one step before the clock runs. It prints the median seconds of a step, and as a ratio the median of the ratios within
-one turn; less than 1 is faster than open_clip.
+one turn; less than 1 is faster than open_clip, which is the goal. --json FILE writes the figures there too.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import json
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,7 @@ from mmjax.training.step import train_step
 from mmjax.training.trainer import apply_of
 
 ROOT = Path(__file__).parent.parent
+PEER = "open_clip"
 
 
 def clip_module() -> ModuleType:
@@ -130,6 +132,19 @@ class OpenClip:
         self.process.wait()
 
 
+def rows(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Returns the figures for `benchmarks.report`: seconds a step of each way of ours, the ratio, the goal."""
+    table = []
+    for way in (name for name in found if name != PEER):
+        row = {"what": way, "unit": "s a step", "ours": statistics.median(found[way])}
+        if PEER in found:
+            ratio = statistics.median(mine / other for mine, other in zip(found[way], found[PEER], strict=True))
+            row |= {"peer": PEER, "theirs": statistics.median(found[PEER]), "ratio": ratio}
+            row |= {"goal": "≤ 1.0", "reached": ratio <= 1}
+        table.append(row)
+    return table
+
+
 def main() -> None:
     """Takes the turns and prints what they gave."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,6 +152,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="of each way in each turn")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     ways: dict[str, Callable[[int], float]] = {
         "mmjax, remat='core'": Ours(options.batch, None),
@@ -157,6 +173,8 @@ def main() -> None:
             ratios = [mine / other for mine, other in zip(seconds, found["open_clip"], strict=True)]
             line += f"  x open_clip {statistics.median(ratios):5.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         print(line)
+    if options.json:
+        options.json.write_text(json.dumps(rows(found)))
     if options.peer_python:
         ways["open_clip"].close()
     else:

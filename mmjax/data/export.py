@@ -37,6 +37,7 @@ import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.optional import optional
 from mmjax.core.permissions import safe_permissions
+from mmjax.core.secrets import masked
 from mmjax.data.source import BadRecord, Record, Source, unreadable
 from mmjax.data.spec import FORMS, open_spec
 
@@ -170,7 +171,7 @@ def finish(written: Sequence[Written], *, data: str, out: str) -> dict[str, int]
     written = sorted(written, key=lambda each: each.shard)
     bad = sum((collections.Counter(each.bad) for each in written), collections.Counter())
     if bad:
-        _log.warning("%s: %d damaged records were left out: %s.", data, sum(bad.values()), dict(bad))
+        _log.warning("%s: %d damaged records were left out: %s.", masked(data), sum(bad.values()), dict(bad))
     if not any(each.records for each in written):
         raise UserError(f"{data}: not one record could be written; left out were {dict(bad)}.")
     lengths, size = [each.records for each in written], sum(each.size for each in written)

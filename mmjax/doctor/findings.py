@@ -10,12 +10,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mmjax.core.secrets import masked
+
 FINE, DOUBTFUL, WRONG = "fine", "doubtful", "wrong"
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report.
+    """One line of the doctor's report. Credentials in its texts are masked.
 
     Attributes:
       what: was looked at.
@@ -28,6 +30,10 @@ class Finding:
     found: str
     state: str = FINE
     advice: str = ""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, masked(getattr(self, field.name)))
 
 
 def of_all_processes(mine: Sequence[Finding]) -> list[Finding]:

@@ -82,6 +82,14 @@ def test_only_the_owner_may_change_what_is_exported(manifest, tmp_path):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o022, path
 
 
+def test_credentials_in_the_name_of_data_are_in_no_log(tmp_path, caplog):
+    written = [export.Written(0, 0, 0, {"missing_image": 2})]
+    with pytest.raises(UserError, match="not one record") as error, caplog.at_level(logging.WARNING):
+        export.finish(written, data="https://user:s3cret@host/a.csv", out=str(tmp_path))
+    assert "https://***@host/a.csv: 2 damaged records" in caplog.text
+    assert "s3cret" not in caplog.text + str(error.value)
+
+
 TRACEBACK = """Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1498, in process
 mmjax.core.errors.UserError: a.csv:3: another type than in the first record: 'x'

@@ -121,6 +121,11 @@ def test_data_is_read(captions, monkeypatch):
     assert found.state == WRONG and "does not exist" in found.found
 
 
+def test_credentials_in_the_name_of_data_are_not_printed():
+    found = data.look("no/such.csv?X-Amz-Signature=s3cret")
+    assert found.what == "data no/such.csv?X-Amz-Signature=***" and "s3cret" not in found.found
+
+
 def test_the_size_of_records_is_counted(captions):
     (count, size, bad, _) = data._read(data.open_spec(captions, needs=()), 100)
     assert (count, size, dict(bad)) == (40, 30 * (100 + len("caption")), {"missing_image": 10})

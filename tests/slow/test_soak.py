@@ -118,7 +118,7 @@ class Soak:
         return min(self.injected[each.__name__] for each in faults)
 
 
-def test_soak(tmp_path):
+def test_soak(tmp_path, record_property):
     soak = Soak(tmp_path, random.Random(int(os.environ.get("MMJAX_SEED", "0"))))
     try:
         end = time.monotonic() + 60 * MINUTES
@@ -134,9 +134,10 @@ def test_soak(tmp_path):
     warm = soak.memory[int(WARM_UP * len(soak.memory)) :]
     first, last = statistics.median(warm[: len(warm) // 3]), statistics.median(warm[-(len(warm) // 3) :])
     damaged = len(list((soak.workdir / "checkpoints").glob("*.damaged*")))
-    report = f"step {step}, {dict(soak.injected)}, {damaged} damaged checkpoints set aside, {first / 1e6:.1f} MB to "
-    report += f"{last / 1e6:.1f} MB over {len(warm)} s"
+    report = f"{MINUTES:g} minutes, step {step}, {dict(soak.injected)}, {damaged} damaged checkpoints set aside, "
+    report += f"{first / 1e6:.1f} MB to {last / 1e6:.1f} MB over {len(warm)} s"
     (tmp_path / "report.txt").write_text(report)
+    record_property("found", report)
     subprocess.run(["echo", report], check=True)
     np.testing.assert_array_equal(counts, planned, err_msg=report)
     assert digest == planned_digest, report
