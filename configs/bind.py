@@ -12,8 +12,9 @@ An anchor that was trained before and stays as it is (text learns on, speech fro
 
 Method: Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023, section 3.2.
 
-'base' has published towers, for a pod: CLIP's B/16 with its recipe (configs/clip.py) and, beside it, AST of that size on
-2 s of sound at 16 kHz, 128 mels, patches of 16 every 10 (ImageBind, section 3.3). All three learn, at a batch of 16,384.
+'base' has published towers, for a pod: CLIP's B/16 with its recipe (configs/clip.py) and, beside it, AST of that size
+on 2 s of sound at 16 kHz, 128 mels, patches of 16 every 10 (ImageBind, section 3.3). All three learn, at a batch of
+16,384.
 """
 
 import pathlib

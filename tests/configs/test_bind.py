@@ -30,7 +30,7 @@ def test_the_published_size_has_the_published_towers_and_shards_over_a_pod():
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), streams)["params"])
     sizes = {path: leaf.size for path, leaf in flatten(params).items()}
     of_audio = sum(size for path, size in sizes.items() if "audio" in path.split("/")[-1] or "_audio/" in path)
-    # patches of 16 x 16, class token, 1 + 19 x 12 positions, 12 blocks, the last norm, the projection, a temperature
+    # patches of 16 x 16, class token, 1 + 20 x 12 positions, 12 blocks, the last norm, the projection, a temperature
     block = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
     positions = 1 + 20 * 12
     assert of_audio == 256 * 768 + 768 + 768 + positions * 768 + 12 * block + 1536 + 768 * 512 + 1
