@@ -462,9 +462,9 @@ NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
 COLEARN = Study(
     "What a teacher with more modalities gives its student",
     """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
-    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the spoken name alone. The
-    same network learns without its teacher beside. Hallucinated: both sensors in training, one in use, and the other
-    one predicted; beside it the same model, whose missing sensor stays missing.""",
+    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the spoken name alone, in
+    half of its teacher's steps. The same network learns without its teacher beside. Hallucinated: both sensors in
+    training, one in use, and the other one predicted; beside it the same model, whose missing sensor stays missing.""",
     "configs/colearn.py",
     [
         Run({"data": data, "student": name}, sets, size, "" if sets is NO_TEACHER else teacher)

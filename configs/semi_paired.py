@@ -59,7 +59,7 @@ def get_config(size: str = "pairs") -> fdl.Config:
     """Returns the experiment; size 'pairs', 'unimodal', 'bound', or 'smoke' for seconds on a laptop."""
     one_of(size, BESIDE, "configs/semi_paired.py")
     smoke, names = size == "smoke", ["image", "text", *(["audio"] if size == "bound" else [])]
-    width, side, steps = (32, 36, 10) if smoke else (64, 72, 400)
+    width, side, steps = (32, 36, 10) if smoke else (64, 72, 250)
     held_out = fdl.Config(InMemory, source("test", ("image", "text")))
     return fdl.Config(
         Experiment,
