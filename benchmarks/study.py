@@ -1,7 +1,7 @@
 """Runs a config in many variants and seeds, and writes what it measured as a Markdown table.
 
-    python -m benchmarks.study har --out docs/results          # or: sentiment, action, ecg, lidar, fusion_study, bind
-    python -m benchmarks.study --list
+    python -m benchmarks.study har --out docs/results
+    python -m benchmarks.study --list                          # sentiment, action, ecg, bind, semi_paired, ...
 
 A run that was measured before (same config and versions) is taken from WORKDIR/measured.json; `--fresh` measures anew.
 """
@@ -23,14 +23,14 @@ import platform
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import fiddle as fdl
 import jax
 from rich.console import Console
 
-from benchmarks.studies import STUDIES, Run, Study
+from benchmarks.studies import STUDIES, Rows, Run, Study
 from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
 from mmjax.core.errors import UserError, at_least, one_of
@@ -74,22 +74,24 @@ def run(options: argparse.Namespace) -> None:
     text = document(options.study, study, rows)
     (out / f"{options.study}.md").write_text(text)
     if study.curve:
-        study.curve.draw({name_of(run): mean_of(found) for run, found in rows}, out / f"{options.study}.png")
+        study.curve.draw(rows, out / f"{options.study}.png")
     print(text)
 
 
-def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[dict[str, float]]]]:
+def measure(study: Study, options: argparse.Namespace) -> Rows:
     """Returns each run with its metrics, one dict a seed; what is new goes to the store as soon as it is there."""
     folder = options.workdir / options.study
     folder.mkdir(parents=True, exist_ok=True)
+    if options.fresh:
+        for teacher in folder.glob("teacher-*"):
+            shutil.rmtree(teacher)
     store = folder / "measured.json"
     known = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
     keys: dict[tuple[int, int], str] = {}
     seeds = range(1 if options.smoke else study.seeds)
     for number, run in enumerate(study.runs):
         for seed in seeds:
-            text = to_json(configured(study, run, seed, options.smoke)) + repr(versions())
-            keys[number, seed] = hashlib.sha256(text.encode()).hexdigest()
+            keys[number, seed] = key_of(configured(study, run, seed, options.smoke))
     todo = [(options.study, *one, options.smoke, str(folder / keys[one][:8])) for one in keys if keys[one] not in known]
     with processes(options.jobs) as each:
         for task, found in zip(todo, each(trained, todo), strict=True):
@@ -97,7 +99,7 @@ def measure(study: Study, options: argparse.Namespace) -> list[tuple[Run, list[d
             known[keys[number, seed]] = found
             store.write_text(json.dumps(known, indent=1))
             values = {column: found.get(metric) for column, metric in study.columns.items()}
-            print(name_of(study.runs[number]), "seed", seed, values, f"{found['seconds']:.0f} s", flush=True)
+            print(study.runs[number].name, "seed", seed, values, f"{found['seconds']:.0f} s", flush=True)
     return [(run, [known[keys[number, seed]] for seed in seeds]) for number, run in enumerate(study.runs)]
 
 
@@ -141,12 +143,26 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     try:
         if run.teacher:
             teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
-            fit(teacher, pathlib.Path(workdir) / "teacher", Console(file=io.StringIO()))
-            config.teachers = {"teacher": fdl.Config(InitFrom, f"{workdir}/teacher")}
+            config.teachers = {"teacher": fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
         found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
     return found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
+
+
+def taught(config: Any, workdir: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of a teacher's run beside workdir: trained there first, and once for all rows that have it."""
+    path = workdir.parent / f"teacher-{key_of(config)[:8]}"
+    if not path.exists():
+        fit(config, workdir / "teacher", Console(file=io.StringIO()))
+        with contextlib.suppress(OSError):  # another process made the same one first
+            (workdir / "teacher").rename(path)
+    return path
+
+
+def key_of(config: Any) -> str:
+    """Returns what tells the measurement of a config, with these versions, from every other."""
+    return hashlib.sha256((to_json(config) + repr(versions())).encode()).hexdigest()
 
 
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
@@ -168,17 +184,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
-def name_of(run: Run) -> str:
-    """Returns the cells that name a run as one string."""
-    return ", ".join(value for value in run.cells.values() if value)
-
-
-def mean_of(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns metric -> mean over the seeds."""
-    return {key: statistics.fmean(each[key] for each in found) for key in found[0]}
-
-
-def document(name: str, study: Study, rows: list[tuple[Run, list[dict[str, float]]]]) -> str:
+def document(name: str, study: Study, rows: Rows) -> str:
     """Returns the Markdown page: what was run, with what, and the table."""
     seconds = sum(each["seconds"] for _, found in rows for each in found)
     count = max(each["cores"] for _, found in rows for each in found)
@@ -209,7 +215,8 @@ def shown(metric: str, values: Sequence[float | None]) -> str:
     """Returns '93.1 ± 0.4 %' of shares, '0.412 ± 0.010' of other numbers, '' where there are none."""
     if any(value is None for value in values):
         return ""
-    share = metric.rsplit("/", 1)[-1] in ("accuracy", "weighted_f1", "macro_f1", "recall_at_1")
+    last = metric.rsplit("/", 1)[-1]
+    share = last in ("accuracy", "weighted_f1", "macro_f1") or "recall_at_" in last
     scaled = [100 * value if share else value for value in values]
     digits = 1 if share else 3
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""

@@ -11,11 +11,18 @@ An anchor that was trained before and stays as it is (text learns on, speech fro
         --set 'optimizer.frozen=["encoders_image/.*", "fusion/projections_image/.*"]'
 
 Method: Girdhar et al., ImageBind: One Embedding Space To Bind Them All, 2023, section 3.2.
+
+'base' has published towers, for a pod: CLIP's B/16 with its recipe (configs/clip.py) and, beside it, AST of that size
+on 2 s of sound at 16 kHz, 128 mels, patches of 16 every 10 (ImageBind, section 3.3). All three learn, at a batch of
+16,384.
 """
+
+import pathlib
 
 import fiddle as fdl
 import flax.linen as nn
 
+from mmjax.core.config import load_config
 from mmjax.core.errors import one_of
 from mmjax.data.audio import AudioTransform
 from mmjax.data.datasets.spoken_openmoji import RATE, SpokenOpenMojiSource
@@ -26,7 +33,7 @@ from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.text import TextTransform
 from mmjax.data.text_target import TextTarget
 from mmjax.encoders.audio import AudioEncoder
-from mmjax.encoders.image import ImageEncoder
+from mmjax.encoders.image import ImageEncoder, vit_sizes
 from mmjax.encoders.text import TextEncoder
 from mmjax.evaluation.arithmetic import ArithmeticEvaluator
 from mmjax.evaluation.evaluator import RetrievalEvaluator
@@ -46,14 +53,17 @@ PAIRS = {
     "full": anchored("image", ("text", "audio")),
     "with_pairs": [*anchored("image", ("text", "audio")), "text+audio"],
     "single": anchored("image", ("text",)),
+    "base": anchored("image", ("text", "audio")),
     "smoke": anchored("image", ("text", "audio")),
 }
 VOCAB_SIZE, CONTEXT_LENGTH = 2048, 16
 
 
 def get_config(size: str = "full") -> fdl.Config:
-    """Returns the experiment; size 'full', 'with_pairs', 'single', or 'smoke' for seconds on a laptop."""
+    """Returns the experiment; size 'full', 'with_pairs', 'single', 'base' (for a pod), 'smoke' (seconds)."""
     one_of(size, PAIRS, "configs/bind.py")
+    if size == "base":
+        return published(PAIRS[size])
     pairs, smoke = PAIRS[size], size == "smoke"
     names = [name for name in COLUMN if any(name in pair.split("+") for pair in pairs)]
     width, steps = (32, 10) if smoke else (128, 400)
@@ -127,3 +137,19 @@ def part(pair: str) -> fdl.Config:
     """Returns the records that show one pair: the other columns are not there, so that they are missing."""
     columns = [COLUMN[name] for name in pair.split("+")]
     return fdl.Config(SpokenOpenMojiSource, "train", columns, takes=2 if "audio" in columns else 1)
+
+
+def published(pairs: list[str]) -> fdl.Config:
+    """Returns CLIP's B/16 with sound bound to its pictures."""
+    config = load_config(f"{pathlib.Path(__file__).with_name('clip.py')}:B/16")
+    sizes = vit_sizes("B/16") | {"patch_size": (16, 16), "stride": (10, 10), "pool": "first", "posemb": "learned"}
+    config.model.encoders["audio"] = fdl.Config(AudioEncoder, **sizes, remat="core")
+    fusion = config.model.fusion
+    fusion.projections["audio"] = fdl.Config(nn.Dense, fusion.projections["image"].features, use_bias=False)
+    fusion.pairs = pairs
+    config.task = fdl.Config(Binding, pairs)
+    config.data.source = fdl.Config(Mixture, [part(pair) for pair in pairs], [1.0] * len(pairs))
+    config.data.transforms["audio"] = fdl.Config(AudioTransform, seconds=2.0)
+    config.data.batch_size = 16_384
+    config.optimizer.bounds = {"fusion/logit_scale/.*": (0.0, SOFTMAX_LOG_SCALE_MAX)}
+    return config

@@ -45,11 +45,11 @@ class Flava:
         patch, normalised (He et al. 2022), by squared error.
       whole_pairs: match whole pairs, as ALBEF; else those with parts hidden, as FLAVA, which saves a fusion.
       block_size: rows that negatives are drawn from; with micro-batches, of one part.
-      weights: objective -> weight; 1 where there is none.
+      weights: objective -> weight; 1 where there is none. 0 leaves that one out, and its decoder too.
       chunk_size: see losses.ring.
 
     Raises:
-      UserError: a weight of no objective, or below 0.
+      UserError: a weight of no objective, or below 0, or all are 0.
 
     References:
       Singh et al., FLAVA: A Foundational Language And Vision Alignment Model, 2022, section 3.2; Li et al., Align
@@ -69,6 +69,11 @@ class Flava:
         if wrong := sorted(set(self.weights) - set(OBJECTIVES)):
             raise UserError(f"Flava.weights names {listed(wrong)}; its objectives are {listed(OBJECTIVES)}.")
         at_least(0, "Flava.weights", **self.weights)
+        if not any(self._weighs(name) for name in OBJECTIVES):
+            raise UserError("Flava.weights: all are 0, so nothing would be learned.")
+
+    def _weighs(self, name: str) -> bool:
+        return self.weights.get(name, 1.0) > 0
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
         """Returns (the embeddings of both, [B] loss, accuracy and count of each other objective), and logit_scale.
@@ -85,9 +90,10 @@ class Flava:
         with jax.named_scope("objective_masked"):
             masked = apply(params, self.masking(streams, self.image, self.text, fold(keys, 0)), fold(rng, 2))
             found = self._predicted(masked, self._targets(whole, batch), batch)
-        with jax.named_scope("objective_matching"):
-            pairs = whole if self.whole_pairs else masked
-            found["matching"] = self._matching(apply, params, whole, pairs, batch, fold(keys, 1), fold(rng, 3))
+        if self._weighs("matching"):
+            with jax.named_scope("objective_matching"):
+                pairs = whole if self.whole_pairs else masked
+                found["matching"] = self._matching(apply, params, whole, pairs, batch, fold(keys, 1), fold(rng, 3))
         embeddings = tuple(whole.embeddings[name] for name in streams)
         by_example = {"pair": embeddings, "found": found, "penalties": masked.penalties}
         return by_example, {"logit_scale": whole.scalars["logit_scale"]}
@@ -99,10 +105,11 @@ class Flava:
         for name, (values, accuracy, count) in by_example["found"].items():
             part = TaskLoss(values, rows[name] & (count > 0))
             parts[name] = part.replace(metrics={"accuracy": part.replace(values=accuracy).mean_of_values()})
-        with jax.named_scope("objective_contrastive"):
-            options = {"group": batch.group, "mask": rows["contrastive"], "chunk_size": self.chunk_size}
-            values = ring_softmax_contrastive(*by_example["pair"], **shared, **options)
-        parts["contrastive"] = TaskLoss(values, rows["contrastive"], dict(shared))
+        if self._weighs("contrastive"):
+            with jax.named_scope("objective_contrastive"):
+                options = {"group": batch.group, "mask": rows["contrastive"], "chunk_size": self.chunk_size}
+                values = ring_softmax_contrastive(*by_example["pair"], **shared, **options)
+            parts["contrastive"] = TaskLoss(values, rows["contrastive"], dict(shared))
         weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in parts}
         summed = weighted_sum(parts, weights).penalised(by_example["penalties"])
         return summed.replace(parts={}, weights={})
@@ -128,6 +135,8 @@ class Flava:
         modality = {"mim": self.image, "mlm": self.text, "mmm_image": self.image, "mmm_text": self.text}
         found = {}
         for name, of in modality.items():
+            if not self._weighs(name):
+                continue
             one_of(name, masked.predictions, "Flava: the decoder")
             answer = masked.predictions[name]
             places = answer["positions"] - (masked.tokens[of].x.shape[1] - targets[of].shape[1])  # [B, M]

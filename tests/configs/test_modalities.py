@@ -47,6 +47,7 @@ def few(tmp_path_factory):
         ("bind", "text_audio/text_to_audio/recall_at_1"),
         ("image_codes", "held_out/codes_used"),
         ("flava", "probe_joint/linear/top_1"),
+        ("semi_paired", "text_image/mean_recall_at_1"),
     ],
 )
 def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):

@@ -76,6 +76,19 @@ def test_weights_scale_the_objectives():
     assert float(weighed) == pytest.approx(float(plain) - parts["mim"] + 2 * parts["matching"], rel=1e-5)
 
 
+def test_what_weighs_nothing_is_left_out_with_its_decoder():
+    model = flava_model(codes=False)
+    towers = model.clone(fusion=model.fusion.coordinated, decoders={n: model.decoders[n] for n in ("mim", "mlm")})
+    params = jit(towers.init)(jax.random.key(0), BATCH.streams)["params"]
+    task = flava_task(codes=False, weights={"matching": 0, "mmm_image": 0, "mmm_text": 0})
+    found = jit(lambda params: loss_of(towers, task, params, BATCH, keys=KEYS))(params)
+    parts = {name: float(found.metrics[f"{name}/loss"]) for name in ("contrastive", "mim", "mlm")}
+    assert {name.partition("/")[0] for name in found.metrics} == set(parts) and min(parts.values()) > 0
+    assert float(found.mean()) == pytest.approx(sum(parts.values()), rel=1e-5)
+    with pytest.raises(UserError, match="all are 0"):
+        flava_task(weights=dict.fromkeys(OBJECTIVES, 0))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_pairs_and_singles_anywhere_compile_once_with_finite_gradients(dtype):
     params, call, traces = compiled(dtype)
