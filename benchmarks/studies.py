@@ -501,7 +501,7 @@ SEMI_PAIRED = Study(
     other parts. Pairs alone: these count for nothing. Unimodal: all pictures alone and all names alone, whose hidden
     patches and words are predicted (masked modelling as FLAVA's). Bound: all pictures with their names spoken
     (synthetic), and all names written and spoken; picture and name meet in speech too. Fewer pairs are among the more;
-    steps, sizes and tokenizer are the same in every row.""",
+    steps and sizes are the same in every row.""",
     "configs/semi_paired.py",
     [
         Run({"trained with": name, "pairs kept": percent}, [f"data.source.sources.0.share={share}"], size)
