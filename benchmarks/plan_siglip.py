@@ -88,7 +88,7 @@ ROWS = (
     Row("B/16", POD, 16_384, "131 ms, 0.99 GB (scan, full remat)", "≤ 115 ms, ≤ 3 GB", FULL, scan=False),
     Row("B/16", POD, 32_768, "273 ms, 12.8 GB", "≤ 225 ms, ≤ 8 GB", MLP, scan=False),
     Row("B/16", SMALL, 16_384, "3,896 ms, 15.5 GB", "≤ 2,200 ms, ≤ 8 GB", scan=False, sets=_MICRO[16]),
-    Row("B/16", SMALL, 32_768, "does not fit", "fits, ≤ 4,500 ms", sets=_MICRO[32]),
+    Row("B/16", SMALL, 32_768, "does not fit", "fits, ≤ 4,500 ms", CORE, sets=_MICRO[32]),
     Row("L/16", POD, 16_384, "404 ms, 2.03 GB, 9.2 GB wire", "≤ 375 ms, ≤ 4 GB wire", MLP, sets=("mesh.fsdp=4",)),
     Row("L/16", SMALL, 16_384, "does not fit", "fits, MFU ≥ 33 %", MLP, sets=_MICRO[16]),
     Row("L/16", SMALL, 32_768, "does not fit", "fits, MFU ≥ 33 %", MLP, sets=_MICRO[32]),
