@@ -23,7 +23,8 @@ ALL = np.ones(CLIPS.shape, bool)
 
 def run(mel: LogMel, values, mask=None):
     """Returns the log-mel and its mask as numpy arrays."""
-    found = jax.jit(mel, compiler_options=FULL)(jnp.asarray(values), jnp.asarray(np.ones(values.shape, bool) if mask is None else mask))
+    mask = np.ones(values.shape, bool) if mask is None else mask
+    found = jax.jit(mel, compiler_options=FULL)(jnp.asarray(values), jnp.asarray(mask))
     assert found[0].dtype == jnp.float32 and found[1].dtype == bool
     return jax.tree.map(np.asarray, found)
 
