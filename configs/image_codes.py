@@ -46,10 +46,11 @@ def get_config(size: str = "full") -> fdl.Config:
         model=fdl.Config(
             MultimodalModel,
             encoders={"image": fdl.Config(ImageEncoder, patch_size=patch, width=width, pool="none", **tower)},
-            fusion=fdl.Config(Quantised, codes, width, code_width),
+            # with softer probabilities the entropy term is content with a few codes
+            fusion=fdl.Config(Quantised, codes, width, code_width, temperature=0.02),
             decoders={"pixels": fdl.Config(PatchDecoder, patch, **tower), "codes": fdl.Config(Codes)},
         ),
-        task=fdl.Config(Reconstruction, **grid),
+        task=fdl.Config(Reconstruction, **grid, entropy=0.1),
         data=fdl.Config(
             Pipeline,
             source=fdl.Config(InMemory, fdl.Config(OpenMojiSource, "train")),

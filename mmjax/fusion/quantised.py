@@ -42,7 +42,7 @@ class Quantised(nn.Module):
     width: int
     code_width: int = 32
     commitment: float = 0.25
-    temperature: float = 0.02
+    temperature: float = 0.1
     dtype: Any = jnp.float32
 
     @nn.compact

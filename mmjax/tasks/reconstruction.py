@@ -39,7 +39,7 @@ class Reconstruction:
     modality: str = "image"
     patch_size: int = 16
     codebook_size: int = 8192
-    entropy: float = 0.1
+    entropy: float = 0.05
     head: str = "pixels"
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
