@@ -177,7 +177,8 @@ def document(rows: Sequence[Row], plans: Sequence[dict[str, Any]], peer: dict[st
         "# SigLIP ViT/16 on TPU v5e, as the compiler sees it",
         "224 pixels, 64 text tokens, vocabulary 32,000. Step: the compiler's cycles at the published clock, without "
         "communication. Needed HBM: arguments, outputs, temporaries and code of one device (10⁹ bytes). Wire: what one "
-        "device sends in a step by ring algorithms. Nothing here was run on a TPU.",
+        "device sends in a step by ring algorithms. Compiled in: seconds on the clock, which other work on the machine "
+        "lengthens. Nothing here was run on a TPU.",
         "\n".join(lines),
     ]
     towers = "big_vision's towers" if real else "Towers like big_vision's (`benchmarks/big_vision_style.py`)"

@@ -98,8 +98,9 @@ def damage(folder: epath.Path, under: str = "", share: tuple[int, int] = (0, 1))
 
 
 def _outside(name: str) -> bool:
-    """Says whether this can be no file of a checkpoint; a NUL or half a surrogate pair is in no name at all."""
-    return os.path.isabs(name) or os.pardir in name.split("/") or not name.isprintable()
+    """Says whether no list names a file so: 'a//b' is no such name, and none has a NUL or half a surrogate pair."""
+    odd = os.path.isabs(name) or os.pardir in name.split("/") or os.path.normpath(name) != name
+    return odd or not name.isprintable()
 
 
 def _wrong_size(folder: epath.Path, wanted: Mapping[str, tuple[int, int]], name: str) -> str:

@@ -61,6 +61,7 @@ def test_any_bytes_as_the_list_of_files(amount, folder):
         ('{"files": {"state/manifest": [1e999, 1]}}', "OverflowError"),
         ('{"files": ' + "[" * 100_000, "RecursionError"),
         ('{"files": {"a\\u0000b": [1, 2]}}', r"names 'a\x00b', which is not in its folder"),
+        ('{"files": {"state//d/0001": [256, 1]}}', "names 'state//d/0001', which is not in its folder"),
         ('{"files": {"\\ud800": [1, 2]}}', r"names '\ud800', which is not in its folder"),
     ],
 )
