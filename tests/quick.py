@@ -4,7 +4,8 @@ import functools
 
 import jax
 
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+from tests.devices import OPTIONS
+
 FULL = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 """Options of the few programs that run for longer than they compile, whatever the flags of the session."""
 
