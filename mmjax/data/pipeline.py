@@ -55,7 +55,7 @@ class Pipeline:
     seed: int = 0
     max_bad_share: float = 0.01
     bad_log: str | os.PathLike[str] | None = None
-    chunk: int = 16
+    chunk: int = 32
     num_threads: int | None = None
     prefetch: int = 2
     targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)

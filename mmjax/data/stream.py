@@ -92,7 +92,8 @@ class BatchStream(Iterator[Batch]):
           start: the first batch.
           stop: one past the last batch.
           chunk: rows that one call makes.
-          num_threads: chunks at work at once; None takes the number of cores.
+          num_threads: chunks at work at once (as many wait in order for those before them); None takes the number of
+            cores.
           prefetch: whole batches made ahead.
         """
         leaves, self._treedef = jax.tree.flatten(spec)
@@ -149,10 +150,11 @@ def _graph(worker: _Worker, start: int, stop: int, threads: int, prefetch: int) 
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = threads + 1
+    options.threading.private_threadpool_size = threads
     options.threading.max_intra_op_parallelism = 1
     chunks = tf.data.Dataset.range(start * worker.chunks, stop * worker.chunks)
-    dataset = chunks.map(load, num_parallel_calls=threads, deterministic=True)
+    # a finished chunk that waits for one before it counts as a call: with as many as threads, some would be idle
+    dataset = chunks.map(load, num_parallel_calls=2 * threads, deterministic=True)
     if worker.chunks > 1:
         dataset = dataset.rebatch(worker.size)
     return dataset.prefetch(prefetch).with_options(options)

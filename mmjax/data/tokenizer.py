@@ -71,8 +71,11 @@ class RustModel:
         self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text."""
-        return [found.ids for found in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        """Returns the ids of each text.
+
+        One by one, which the library does on this thread: with more it takes those that the pipeline's threads need.
+        """
+        return [self.tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of ids, special tokens left out."""

@@ -72,8 +72,7 @@ def get_column(record: Record, column: str) -> Any:
 def stack_rows(rows: Sequence[np.ndarray | None], spec: Mapping[str, ArraySpec]) -> np.ndarray:
     """Returns [B, ...] of the rows, zeros where a row is None."""
     shape, dtype = spec["values"]
-    out = np.zeros((len(rows), *shape), dtype)
+    out = np.empty((len(rows), *shape), dtype)
     for place, row in enumerate(rows):
-        if row is not None:
-            out[place] = row
+        out[place] = 0 if row is None else row
     return out

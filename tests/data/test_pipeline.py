@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Stream
+from mmjax.data.loading import example_rng
 from mmjax.data.mixture import Mixture
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.transforms import ImageTransform, TextTransform
@@ -72,6 +74,20 @@ def digests(pipeline: Pipeline, start: int, count: int, hosts: int = 1) -> list[
 
 
 @pytest.mark.parametrize("source", [None, mixed()], ids=["one source", "mixture"])
+def test_the_generator_of_an_example_depends_on_its_key_alone():
+    def drawn(seed, position, name):
+        rng = example_rng(seed, position, name)
+        return int(rng.integers(0, 2**31, dtype=np.int32)), rng.random(), rng.standard_normal()
+
+    keys = [(0, 5, "image"), (0, 5, "text"), (0, 6, "image"), (-1, 5, "image"), (-2, 5, "image"), (2**63, 5, "image")]
+    first = [drawn(*key) for key in keys]
+    assert len(set(first)) == len(keys)
+    assert [drawn(*key) for key in reversed(keys)] == first[::-1]
+    key, counter = np.array([2**64 - 1, 5], np.uint64), [0, 0, 0, zlib.crc32(b"image")]
+    plain = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    assert example_rng(-1, 5, "image").random() == plain.random()
+
+
 def test_batches_are_the_same_for_any_hosts_restart_chunks_and_threads(source):
     expected = digests(make(source), 0, 10)
     assert len(set(expected)) == 10
