@@ -73,7 +73,6 @@ def digests(pipeline: Pipeline, start: int, count: int, hosts: int = 1) -> list[
     return found
 
 
-@pytest.mark.parametrize("source", [None, mixed()], ids=["one source", "mixture"])
 def test_the_generator_of_an_example_depends_on_its_key_alone():
     def drawn(seed, position, name):
         rng = example_rng(seed, position, name)
@@ -88,6 +87,7 @@ def test_the_generator_of_an_example_depends_on_its_key_alone():
     assert example_rng(-1, 5, "image").random() == plain.random()
 
 
+@pytest.mark.parametrize("source", [None, mixed()], ids=["one source", "mixture"])
 def test_batches_are_the_same_for_any_hosts_restart_chunks_and_threads(source):
     expected = digests(make(source), 0, 10)
     assert len(set(expected)) == 10
