@@ -121,7 +121,7 @@ def main() -> None:
 def made(command: Sequence[str], workdir: pathlib.Path) -> dict[str, Any]:
     """Returns the JSON object that python prints for command; the same of the same code is run once."""
     sources = sorted(
-        [*ROOT.glob("mmjax/**/*.py"), *ROOT.glob("benchmarks/big_vision_st*.py"), ROOT / "configs/siglip.py"]
+        [*ROOT.glob("mmjax/**/*.py"), *ROOT.glob("benchmarks/big_vision_st*.py"), *ROOT.glob("configs/*.py")]
     )
     code = b"".join(path.read_bytes() for path in sources)
     key = hashlib.sha256(repr((command, versions())).encode() + code).hexdigest()[:16]
@@ -131,7 +131,7 @@ def made(command: Sequence[str], workdir: pathlib.Path) -> dict[str, Any]:
         run = [sys.executable, *command]
         done = subprocess.run(run, cwd=ROOT, env=os.environ | here, stdout=subprocess.PIPE, text=True)
         if done.returncode not in (0, 1):  # 1: it does not fit, and says so
-            raise SystemExit(f"benchmarks.plan_siglip: `python {shlex.join(command)}` failed, see above.")
+            raise SystemExit(f"`python {shlex.join(command)}` failed, see above.")
         store.write_text(json.dumps(json.loads(done.stdout)))
     return json.loads(store.read_text())
 

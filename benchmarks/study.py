@@ -133,7 +133,7 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     """Trains (study, number of the run, seed, smoke, workdir) from scratch in workdir, which is deleted.
 
     Returns:
-      The last metrics, the `seconds` they took and the `cores` they had.
+      The last metrics of the evaluations and ('train/...') of a step, the `seconds` they took and the `cores`.
     """
     name, number, seed, smoke, workdir = task
     study, run = STUDIES[name], STUDIES[name].runs[number]
@@ -141,13 +141,20 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     shutil.rmtree(workdir, ignore_errors=True)
     begin = time.monotonic()
     try:
-        if run.teacher:
+        for name in config.model.teachers if run.teacher else ():
             teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
-            config.teachers = {"teacher": fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
+            config.teachers = {name: fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
         found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
+        last = last_logged(pathlib.Path(workdir) / "run" / "metrics.jsonl")
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
-    return found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
+    return last | found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
+
+
+def last_logged(path: pathlib.Path) -> dict[str, float]:
+    """Returns 'train/<metric>' -> value of the last step of training that was logged."""
+    steps = [line for line in map(json.loads, path.read_text().splitlines()) if "loss" in line]
+    return {f"train/{name}": value for name, value in steps[-1].items()}
 
 
 def taught(config: Any, workdir: pathlib.Path) -> pathlib.Path:
@@ -216,7 +223,7 @@ def shown(metric: str, values: Sequence[float | None]) -> str:
     if any(value is None for value in values):
         return ""
     last = metric.rsplit("/", 1)[-1]
-    share = last in ("accuracy", "weighted_f1", "macro_f1") or "recall_at_" in last
+    share = last in ("accuracy", "weighted_f1", "macro_f1", "top_1") or "recall_at_" in last
     scaled = [100 * value if share else value for value in values]
     digits = 1 if share else 3
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""

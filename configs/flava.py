@@ -7,7 +7,7 @@
 What the encoders give before any training is a run of one step at a learning rate of 0:
 
     python train.py --config configs/flava.py --workdir runs/before \
-        --set 'duration=1 steps' --set optimizer.learning_rate=0
+        --set 'duration=1 steps' --set optimizer.learning_rate=0 --set 'optimizer.schedule.warmup=0 steps'
 
 'base' has the published sizes and recipe, for a pod (Singh et al., FLAVA, 2022, section 3.3: batch 8,192, AdamW,
 learning rate 1e-3, weight decay 0.1, 10,000 warm-up steps): image encoder ViT-B/16 at 224 pixels, 85,798,656 parameters
@@ -25,9 +25,7 @@ import fiddle as fdl
 
 from mmjax.core.config import load_config
 from mmjax.core.errors import one_of
-from mmjax.data.datasets.emoji_ranking import CLASSES
-from mmjax.data.datasets.openmoji import OpenMojiSource
-from mmjax.data.datasets.sentiment import EmojiSentimentSource
+from mmjax.data.datasets.openmoji import SKIN_TONES, OpenMojiSource
 from mmjax.data.image import ImageTransform
 from mmjax.data.mixture import Mixture
 from mmjax.data.pipeline import Pipeline
@@ -183,16 +181,14 @@ def _data(sizes: Size, pod: bool) -> fdl.Config:
 
 
 def _evaluations(sizes: Size) -> dict[str, fdl.Config]:
-    """Returns matching and retrieval of held-out pairs, and probes of how people feel about emoji."""
-    held_out = fdl.Config(OpenMojiSource, "test")
-    labelled = [fdl.Config(EmojiSentimentSource, split) for split in ("test", "train")]
-    targets = {"label": fdl.Config(LabelTarget, classes=CLASSES)}
+    """Returns matching and retrieval of held-out pairs, and probes of the skin tones of emoji."""
+    held_out, train = (fdl.Config(OpenMojiSource, split) for split in ("test", "train"))
+    targets = {"label": fdl.Config(LabelTarget, "skin_tone", SKIN_TONES)}
     probes = {"image": None, "text": None, "joint": ("image", "text")}
 
     def probe(name: str, inputs: tuple[str, ...] | None) -> fdl.Config:
-        test, train = labelled
         evaluator = fdl.Config(ProbeEvaluator, name, inputs=inputs)
-        return fdl.Config(Evaluation, test, evaluator, sizes.batch, train_source=train, targets=targets)
+        return fdl.Config(Evaluation, held_out, evaluator, sizes.batch, train_source=train, targets=targets)
 
     return {
         "matching": fdl.Config(Evaluation, held_out, fdl.Config(MatchingEvaluator), sizes.batch),

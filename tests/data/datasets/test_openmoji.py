@@ -41,12 +41,26 @@ def test_held_out_is_md5_mod_10():
     assert sum(openmoji.held_out(str(i)) for i in range(1000)) == pytest.approx(100, abs=30)
 
 
+@pytest.mark.parametrize(
+    ("hexcode", "tone"),
+    [
+        ("1F44B", "none"),
+        ("1F44B-1F3FB", "light"),
+        ("1F9D1-1F3FE-200D-1F680", "medium-dark"),
+        ("1F469-1F3FD-200D-1F91D-200D-1F468-1F3FD", "medium"),
+        ("1F469-1F3FF-200D-1F91D-200D-1F468-1F3FB", "several"),
+    ],
+)
+def test_skin_tones_are_those_of_the_modifiers(hexcode, tone):
+    assert openmoji.skin_tone(hexcode) == tone and tone in openmoji.SKIN_TONES
+
+
 def test_builds_and_reads_back(few, tmp_path, capsys):
     train = openmoji.OpenMojiSource("train", languages=("en", "de"), data_dir=str(tmp_path))
     test = openmoji.OpenMojiSource("test", data_dir=str(tmp_path))
     assert len(train) + len(test) == 40
     record = train.read(0)
-    assert set(record) == set(train.columns) and train.columns[-1] == "caption"
+    assert set(record) == set(train.columns) and train.columns[-2:] == ("caption", "skin_tone")
     assert record["caption"] == [*record["caption_en"], *record["caption_de"]]
     pixels = cv2.imdecode(np.frombuffer(record["image"], np.uint8), cv2.IMREAD_UNCHANGED)
     assert pixels.shape == (128, 128, 3) and pixels.dtype == np.uint8
