@@ -3,7 +3,8 @@
     python -m benchmarks.study har --out docs/results
     python -m benchmarks.study --list                          # sentiment, action, ecg, bind, semi_paired, ...
 
-A run that was measured before (same config and versions) is taken from WORKDIR/measured.json; `--fresh` measures anew.
+A run that was measured before (same config and versions) is taken from WORKDIR/measured.json, and one that was broken
+off goes on where it was (its minutes are then those of the last part); `--fresh` measures anew.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def measure(study: Study, options: argparse.Namespace) -> Rows:
     folder = options.workdir / options.study
     folder.mkdir(parents=True, exist_ok=True)
     if options.fresh:
-        for teacher in folder.glob("teacher-*"):
-            shutil.rmtree(teacher)
+        shutil.rmtree(folder)
+        folder.mkdir()
     store = folder / "measured.json"
     known = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
     keys: dict[tuple[int, int], str] = {}
@@ -130,7 +131,7 @@ def _on_a_core(cores: Any) -> None:
 
 
 def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
-    """Trains (study, number of the run, seed, smoke, workdir) from scratch in workdir, which is deleted.
+    """Trains (study, number of the run, seed, smoke, workdir) in workdir, which is deleted when the run has ended.
 
     Returns:
       The last metrics of the evaluations and ('train/...') of a step, the `seconds` they took and the `cores`.
@@ -138,16 +139,13 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     name, number, seed, smoke, workdir = task
     study, run = STUDIES[name], STUDIES[name].runs[number]
     config = configured(study, run, seed, smoke)
-    shutil.rmtree(workdir, ignore_errors=True)
     begin = time.monotonic()
-    try:
-        for name in config.model.teachers if run.teacher else ():
-            teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
-            config.teachers = {name: fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
-        found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
-        last = last_logged(pathlib.Path(workdir) / "run" / "metrics.jsonl")
-    finally:
-        shutil.rmtree(workdir, ignore_errors=True)
+    for name in config.model.teachers if run.teacher else ():
+        teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
+        config.teachers = {name: fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
+    found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
+    last = last_logged(pathlib.Path(workdir) / "run" / "metrics.jsonl")
+    shutil.rmtree(workdir, ignore_errors=True)
     return last | found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
 
 
