@@ -2,7 +2,7 @@
 
     python -m benchmarks.plan_objectives                               # about ten minutes of compiling on two cores
 
-Each column is one `python -m mmjax plan`; what was planned before with the same code and versions is taken from
+Each row is one `python -m mmjax plan`; what was planned before with the same code and versions is taken from
 WORKDIR. Writes docs/results/plan_objectives.md.
 """
 
@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import collections
 import pathlib
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.plan_siglip import POD, ROOT, made, versions
+from benchmarks.plan_siglip import POD, ROOT, made, made_by, sent
 
 COMMANDS = {
     "FLAVA": ("plan", "--config", "configs/flava.py:base", "--topology", POD),
@@ -41,14 +40,13 @@ def main() -> None:
 
 def summary(plan: Mapping[str, Any]) -> list[str]:
     """Returns the cells of a plan's row."""
-    wire = sum(one["wire_bytes"] for one in plan["collectives"].values()) / 1e9
     return [
         f"{plan['parameters']:,}",
         f"{plan['batch_size']:,}",
         "yes" if plan["fits"] else "NO",
         f"{plan['memory']['needed'] / 1e9:.2f} of {plan['memory']['capacity'] / 1e9:.2f} GB",
         f"{1e3 * plan['compute_seconds']:,.1f} ms",
-        f"{wire:.2f} GB, {1e3 * plan['communication_seconds']:,.1f} ms",
+        f"{sent(plan):.2f} GB, {1e3 * plan['communication_seconds']:,.1f} ms",
         f"{100 * plan['mfu_without_communication']:.1f} to {100 * plan['mfu_with_communication']:.1f} %",
     ]
 
@@ -74,7 +72,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def document(plans: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns the Markdown page."""
     heads = ["", "parameters", "batch", "fits", "needed HBM", "step", "sent by a device", "MFU"]
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     parts = [
         f"# FLAVA and binding at published size on TPU {POD}, as the compiler sees them",
         "Step: the compiler's cycles at the published clock, without communication. MFU: with all of the communication "
@@ -85,8 +82,7 @@ def document(plans: Mapping[str, Mapping[str, Any]]) -> str:
     for name, plan in plans.items():
         rows = [[what, f"{100 * share:.1f} %"] for what, share in shares(plan["parts"]).items()]
         parts += [f"`python -m mmjax {shlex.join(COMMANDS[name])}`", table([name, "share"], rows)]
-    parts.append(f"Made by `python -m benchmarks.plan_objectives` (Python {platform.python_version()}, {found}).\n")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, made_by("plan_objectives")])
 
 
 if __name__ == "__main__":

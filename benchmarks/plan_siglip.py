@@ -22,7 +22,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -138,7 +138,6 @@ def made(command: Sequence[str], workdir: pathlib.Path) -> dict[str, Any]:
 
 def line(row: Row, plan: dict[str, Any]) -> str:
     """Returns the row of the table."""
-    wire = sum(one["wire_bytes"] for one in plan["collectives"].values()) / 1e9
     fits = plan["fits"]
     cells = [
         f"{row.variant}, {plan['devices']}, {row.batch:,}",
@@ -146,13 +145,18 @@ def line(row: Row, plan: dict[str, Any]) -> str:
         row.goal,
         f"{1e3 * plan['compute_seconds']:,.1f} ms" if fits else "does not fit",
         f"{plan['memory']['needed'] / 1e9:.2f} GB",
-        f"{wire:.2f} GB" if fits else "",
+        f"{sent(plan):.2f} GB" if fits else "",
         f"{100 * plan['mfu_without_communication']:.1f} %" if fits else "",
         f"{100 * plan['mfu_with_communication']:.1f} %" if fits else "",
         f"{plan['compile_seconds']:.0f} s",
         row.setting,
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def sent(plan: Mapping[str, Any]) -> float:
+    """Returns the 10⁹ bytes that one device sends in a step."""
+    return sum(one["wire_bytes"] for one in plan["collectives"].values()) / 1e9
 
 
 HEADS = (
@@ -172,7 +176,6 @@ HEADS = (
 def document(rows: Sequence[Row], plans: Sequence[dict[str, Any]], peer: dict[str, Any], real: bool) -> str:
     """Returns the Markdown page; real tells whether the peer's towers are its own."""
     lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *map(line, rows, plans)]
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
     parts = [
         "# SigLIP ViT/16 on TPU v5e, as the compiler sees it",
         "224 pixels, 64 text tokens, vocabulary 32,000. Step: the compiler's cycles at the published clock, without "
@@ -188,8 +191,13 @@ def document(rows: Sequence[Row], plans: Sequence[dict[str, Any]], peer: dict[st
         f"{peer['wire_bytes'] / 1e9:.2f} GB wire, compiled in {peer['compile_seconds']:.0f} s. Recorded of big_vision "
         "itself, on another machine: 131 ms, 0.99 GB, 61 s."
     )
-    parts.append(f"Made by `python -m benchmarks.plan_siglip` (Python {platform.python_version()}, {found}).\n")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, made_by("plan_siglip")])
+
+
+def made_by(name: str) -> str:
+    """Returns the last line of the page that benchmarks.<name> makes."""
+    found = ", ".join(f"{package} {version}" for package, version in versions().items())
+    return f"Made by `python -m benchmarks.{name}` (Python {platform.python_version()}, {found}).\n"
 
 
 def versions() -> dict[str, str]:

@@ -140,11 +140,13 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     study, run = STUDIES[name], STUDIES[name].runs[number]
     config = configured(study, run, seed, smoke)
     begin = time.monotonic()
-    for name in config.model.teachers if run.teacher else ():
+    folder = pathlib.Path(workdir)
+    if run.teacher:
         teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
-        config.teachers = {name: fdl.Config(InitFrom, str(taught(teacher, pathlib.Path(workdir))))}
-    found = fit(config, pathlib.Path(workdir) / "run", Console(file=io.StringIO()))
-    last = last_logged(pathlib.Path(workdir) / "run" / "metrics.jsonl")
+        teachers = fdl.ordered_arguments(config.model).get("teachers", {})  # a model without has none to be given
+        config.teachers = {each: fdl.Config(InitFrom, str(taught(teacher, folder))) for each in teachers}
+    found = fit(config, folder / "run", Console(file=io.StringIO()))
+    last = last_logged(folder / "run" / "metrics.jsonl")
     shutil.rmtree(workdir, ignore_errors=True)
     return last | found | {"seconds": time.monotonic() - begin, "cores": len(own_cores())}
 

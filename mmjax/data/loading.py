@@ -23,7 +23,7 @@ Example = tuple[int, dict[str, Any] | None]
 
 
 class _Keyed(threading.local):
-    """A thread's own Philox generator, keyed anew for each example: a tenth of what making one costs."""
+    """A thread's own Philox generator, keyed anew for each example, which costs less than making one."""
 
     def __init__(self) -> None:
         self.generator = np.random.Generator(np.random.Philox(key=0))
