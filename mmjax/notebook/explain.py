@@ -15,6 +15,7 @@ import numpy as np
 from mmjax.core.errors import UserError, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Stream
+from mmjax.decoders.joint import Joint
 from mmjax.evaluation.attribution import keep_players
 from mmjax.evaluation.parts import count_parts
 from mmjax.evaluation.places import grid_of, spread, token_changes
@@ -125,7 +126,8 @@ def _usual(run: LoadedModel, streams: Streams) -> Score:
     """Returns the score of a run that has a head, or of one that embeds two modalities."""
     batch = {name: inputs.to_stream(each, [], run.batch_size) for name, each in run.transforms.items()}
     answers = run.embed(batch)
-    heads = {name: value.shape for name, value in answers.items() if name not in run.transforms and value.ndim == 2}
+    vectors = {*run.transforms, *(name for name, each in run.model.decoders.items() if isinstance(each, Joint))}
+    heads = {name: value.shape for name, value in answers.items() if name not in vectors and value.ndim == 2}
     if heads:
         name, shape = next(iter(heads.items()))
         return Probability(name) if shape[1] > 1 else Value(name)

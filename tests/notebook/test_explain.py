@@ -4,20 +4,30 @@ import io
 import json
 import pathlib
 
+import fiddle as fdl
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from mmjax.core.errors import UserError
+from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.data.datasets.openmoji import OpenMojiSource
+from mmjax.data.pipeline import Pipeline
+from mmjax.data.tokenizer import Tokenizer
+from mmjax.data.transforms import ImageTransform, TextTransform
+from mmjax.decoders.joint import Joint
 from mmjax.evaluation.places import grid_of, spread
 from mmjax.evaluation.scores import Cosine, Probability
 from mmjax.notebook.curve_plots import curves_picture
 from mmjax.notebook.evaluate import own_evaluations
 from mmjax.notebook.loaded import load
+from mmjax.notebook.loaded_model import LoadedModel
 from mmjax.notebook.why_plots import why_picture
 from mmjax.notebook.why_report import attribution_report
+from mmjax.training.experiment import Experiment
 from tests.devices import run_on_devices
+from tests.tasks.flava import LENGTH, flava_model, mixed_batch
 
 SENSORS = ("accelerometer", "gyroscope")
 
@@ -138,6 +148,29 @@ def test_mistakes_are_sentences(pair, watch):
         run.explain(text="a cat")
     with pytest.raises(UserError, match="the head: 'lable' is unknown"):
         watch[0].explain(score=Probability("lable"), accelerometer=watch[1]["accelerometer"])
+
+
+@pytest.fixture(scope="module")
+def flava():
+    """Returns the tiny FLAVA with a joint vector for probes, its parameters drawn so that no head is constant."""
+    model, tokenizer = flava_model(), Tokenizer.bytes()
+    text = model.encoders["text"].clone(vocab_size=tokenizer.vocab_size)
+    model = model.clone(encoders={**model.encoders, "text": text}, decoders={"joint": Joint(), **model.decoders})
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), mixed_batch().streams)["params"])
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: np.float32(rng.normal(0, 0.2, leaf.shape)), shapes)
+    transforms = {"image": ImageTransform(size=8), "text": TextTransform(context_length=LENGTH, tokenizer=tokenizer)}
+    config, mesh = fdl.Config(Experiment, data=fdl.Config(Pipeline)), make_mesh(MeshShape(), jax.devices()[:1])
+    return LoadedModel(pathlib.Path("none"), 0, config, model, params, transforms, mesh, 4)
+
+
+@pytest.mark.parametrize("score", [None, Cosine("image", "text")], ids=["usual", "cosine"])
+def test_flava_explains_its_matching_and_not_a_vector(flava, score):
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8))
+    found = flava.explain(image=picture, text="a cat", score=score)
+    assert found.score == (score or Probability("matching"))
+    assert added(found) == pytest.approx(found.value - found.nothing, abs=1e-5) and abs(added(found)) > 1e-3
+    assert found.attended == {"image": True, "text": True} and found.relevancy["image"].shape == (2, 2)
 
 
 def test_tokens_go_to_the_parts_they_are_made_of():
