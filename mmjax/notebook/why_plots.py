@@ -102,11 +102,17 @@ def _panel(axes: Axes, explanation: Explanation, name: str, left: float, top: fl
 
 
 def _words(axes: Axes, words: Sequence[str], relevancy: np.ndarray, left: float, top: float) -> None:
-    """Writes words side by side, each on a colour of its relevancy; words without a visible character are marks."""
+    """Writes words side by side, each on a colour of its relevancy; words without a visible character are marks.
+
+    Marks have no colour: that which the tower reads its vector from outshines every word.
+    """
     from matplotlib.patches import FancyBboxPatch
 
     x, y, size = left, top + 0.05, 11.5
-    for word, share in zip(words, _scaled(relevancy), strict=True):
+    visible = np.array([bool(word.strip()) for word in words], bool)
+    shares = np.zeros(len(words))
+    shares[visible] = _scaled(relevancy[visible])
+    for word, share in zip(words, shares, strict=True):
         shown = word.strip() or "·"
         width = _text_width(shown, size) + 0.16
         if x + width > left + WIDE and x > left:

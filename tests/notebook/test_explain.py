@@ -1,5 +1,6 @@
 """Explanations of loaded runs: numbers that add up, what is missing, pictures, the evaluator's metrics."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -8,6 +9,7 @@ import fiddle as fdl
 import jax
 import numpy as np
 import pytest
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from mmjax.core.errors import UserError
@@ -95,6 +97,16 @@ def test_the_picture_has_words_heat_and_shares(pair, tmp_path):
     assert (tmp_path / "why.png").stat().st_size > 1000
     with pytest.raises(UserError, match="2 explanations and 1 captions"):
         why_picture([found, found], ["one"])
+
+
+def test_a_mark_has_no_colour_however_relevant(pair):
+    found = pair[0]
+    relevancy, words = found.relevancy["text"].copy(), int(found.streams["text"].mask[0].sum()) - 1
+    relevancy[: words + 1] = [*range(words), 100.0]  # the last token, which the tower pools, is a mark
+    figure = why_picture([dataclasses.replace(found, relevancy=found.relevancy | {"text": relevancy})])
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
+    white = [patch.get_facecolor()[:3] == (1.0, 1.0, 1.0) for patch in boxes[-(words + 1) :]]
+    assert white == [True] + [False] * (words - 1) + [True]
 
 
 def test_two_sensors(watch):
