@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts one process of a job on each host of a bare list, by ssh, and stops all when one fails.
+# Starts one process of a job on each host of a bare list, by ssh, and stops all when one fails. Stopped by SIGINT or
+# SIGTERM, it hangs up: a run that trains saves and leaves.
 #
 #   launch/hosts.sh host0,host1,host2,host3 train --config configs/siglip.py:B/16 --workdir /shared/siglip
 #
@@ -10,7 +11,7 @@
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
-  sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 IFS=, read -ra hosts <<< "$1"

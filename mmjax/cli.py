@@ -81,6 +81,9 @@ def main(arguments: list[str]) -> int:
         print(f"mmjax: {error}", file=sys.stderr)
         return distributed.leave(2)
     except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            print(f"mmjax: {_out_of_memory(error)}", file=sys.stderr)
+            return distributed.leave(2)
         if jax.process_count() == 1:
             raise
         print(f"mmjax: {distributed.step_failed(error)}", file=sys.stderr)
@@ -91,6 +94,18 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:  # before the loop, which has a handler of its own
         print("mmjax: stopped; there was nothing to save.", file=sys.stderr)
         return 130
+    except Exception:
+        distributed.leave(1)
+        raise
+
+
+def _out_of_memory(error: Exception) -> str:
+    first = str(error).splitlines()[0][:300]
+    return (
+        f"a device has too little memory ({first}). `python -m mmjax plan` with the same --config and --set says what "
+        "takes it and which change makes it fit; fewer examples a step, more micro_batches or a sharded state "
+        "(mesh.fsdp) need less."
+    )
 
 
 def quiet_and_cached() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -39,7 +40,8 @@ def join(
       num_processes: how many there are.
       process_id: which of them this is, from 0.
       detect: ask the environment for all three: TPU pods and multi-slice jobs, GKE, Kubernetes, Slurm (`srun`), Open
-        MPI (`mpirun`), as `jax.distributed.initialize` does.
+        MPI (`mpirun`), as `jax.distributed.initialize` does. Slurm and Open MPI give each of several processes of a
+        node one GPU, the only process of a node all of them; JAX_LOCAL_DEVICE_IDS says otherwise.
 
     Raises:
       UserError: some of the three but not all, no environment that is known, or the others cannot be reached.
@@ -59,7 +61,8 @@ def join(
         )
     try:
         jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM; training.stop has its own
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT)
+        devices = [] if _alone_on_its_node() else None
+        jax.distributed.initialize(*given, local_device_ids=devices, heartbeat_timeout_seconds=HEARTBEAT)
     except (ValueError, RuntimeError) as error:
         if detect:
             raise UserError(
@@ -69,6 +72,13 @@ def join(
         raise UserError(f"process {process_id} of {num_processes} cannot join: {error}") from error
     if jax.process_count() > 1:
         _start_herald(jax.process_index(), jax.process_count())
+
+
+def _alone_on_its_node() -> bool:
+    """Says whether Slurm or Open MPI started one process on each node, where jax would take one GPU of several."""
+    names = ("SLURM_STEP_TASKS_PER_NODE", "OMPI_COMM_WORLD_LOCAL_SIZE")  # '1(x4)', '2,1'; '1'
+    tasks = next((os.environ[name] for name in names if name in os.environ), "")
+    return "JAX_LOCAL_DEVICE_IDS" not in os.environ and re.fullmatch(r"1(\(x\d+\))?", tasks) is not None
 
 
 def _start_herald(process: int, count: int) -> None:

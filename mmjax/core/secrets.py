@@ -9,8 +9,8 @@ MASK = "***"
 """What stands in the place of a secret."""
 
 _NAME = (
-    r"(?:[\w.-]*(?:token|secret|password|passwd|signature|credentials?|api[_-]?key|access[_-]?key(?:[_-]?id)?"
-    r"|secret[_-]?key|private[_-]?key)|(?:[\w.-]*[_.-])?(?:sig|pwd|auth))"
+    r"(?:[\w.-]*(?:token|secret|password|passwd|signature|credentials?|access[_-]?key[_-]?id"
+    r"|(?:api|access|account|secret|private)[_-]?key)|(?:[\w.-]*[_.-])?(?:sig|pwd|auth))"
 )
 _IN_URL = re.compile(r"(://)[^/\s'\"]*@")
 _ASSIGNED = re.compile(rf"(?<![\w.-])({_NAME}=['\"]?)[^&\s'\"#;,)\]}}]+", re.IGNORECASE)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
+from mmjax.core.permissions import safe_permissions
 from mmjax.data.spec import point_at
 from mmjax.doctor import data, job, machine
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding, of_all_processes
@@ -49,7 +50,9 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _folder(workdir: str) -> Iterator[Finding]:
     try:
-        yield from machine.folder(make_workdir(workdir))
+        with safe_permissions():
+            folder = make_workdir(workdir)
+        yield from machine.folder(folder)
     except UserError as error:
         yield Finding(f"folder {workdir}", str(error), WRONG, "choose another --workdir, or mend its rights")
 

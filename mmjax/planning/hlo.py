@@ -111,8 +111,14 @@ class Program:
         return next((name for name in reversed(inner) if name), "")
 
     def moved(self, collective: Instruction) -> int:
-        """Returns the bytes of a collective's result; of one that only starts, its result is the larger of its two."""
-        return max(map(bytes_of, collective.arrays())) if collective.opcode.endswith("-start") else collective.bytes
+        """Returns the bytes of a collective's result; of one that only starts, the larger of what goes in and comes out.
+
+        An all-reduce that starts gives one array for each operand, some with the operands behind them.
+        """
+        sizes = list(map(bytes_of, collective.arrays()))
+        if collective.opcode == "all-reduce-start":
+            return sum(sizes[: len(collective.operands)])
+        return max(sizes) if collective.opcode.endswith("-start") else collective.bytes
 
     def fused_collective(self, fusion: Instruction) -> Instruction | None:
         """Returns the collective that a fusion is, or None.

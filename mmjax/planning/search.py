@@ -15,7 +15,7 @@ from mmjax.planning.plan import Plan, make_plan
 from mmjax.planning.topology import Topology
 
 REMATS = ("none", "core", "mlp", "full")
-FSDP = (1, 4, 8, 16, 32)
+FSDP = (1, 2, 4, 8, 16, 32, 64)
 PARTS = (1, 4, 8)
 
 Each = Callable[[Choice, Plan | UserError], None]
@@ -90,9 +90,10 @@ def first_fit(
 def _smaller(plan: Plan) -> Iterator[Choice]:
     """Yields choices that need ever less memory."""
     micro_batches = plan.micro_batches
+    shards = [size for size in (8, 32) if size < plan.devices and plan.devices % size == 0]
     while micro_batches * plan.devices <= plan.batch_size:
         for remat in (None, "full"):
-            for fsdp in (None, 8):
+            for fsdp in (None, *shards, plan.devices):
                 yield Choice(fsdp, remat, micro_batches)
         micro_batches *= 2
 

@@ -429,10 +429,10 @@ def test_manifest_mistakes_are_sentences(tmp_path):
 
 def test_odd_paths_of_rows_are_missing_pictures_and_failing_storage_is_not(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.implementations.http", None)  # as where no driver is installed
-    odd = ["b" * 300 + ".jpg", "b\0.jpg", "\ud800.jpg", "http://x.org/b.jpg", "foo://b.jpg"]
-    rows = "".join(json.dumps({"image": image, "caption": "x"}) + "\n" for image in ["a.jpg", *odd])
+    odd, away = ["b" * 300 + ".jpg", "b\0.jpg", "\ud800.jpg"], ["http://x.org/b.jpg", "foo://b.jpg"]
+    rows = "".join(json.dumps({"image": image, "caption": "x"}) + "\n" for image in ["a.jpg", *odd, *away])
     source = manifest(tmp_path, "a.jsonl", rows)
-    assert outcomes(source) == [(b"a.jpg", ["x"])] + ["missing_image"] * len(odd)
+    assert outcomes(source) == [(b"a.jpg", ["x"])] + ["missing_image"] * len(odd) + ["path_outside"] * len(away)
 
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
@@ -448,24 +448,49 @@ def test_manifest_root_and_absolute_paths(tmp_path):
     (tmp_path / "m.csv").write_text(f"image,caption\na.jpg,x\n{tmp_path}/pictures/a.jpg,y\n")
     source = ManifestSource(str(tmp_path / "m.csv"), root=str(tmp_path / "pictures"))
     assert outcomes(source) == [(b"a", ["x"]), (b"a", ["y"])]
+    assert outcomes(ManifestSource(str(tmp_path / "m.csv"), root="/")) == ["missing_image", (b"a", ["y"])]
 
 
-def test_a_relative_path_stays_in_its_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("root", "path", "leaves"),
+    [
+        ("data", "a/b.jpg", False),
+        ("", "a.jpg", False),
+        ("", "../a.jpg", True),
+        ("data", "/etc/passwd", True),
+        ("/", "/etc/passwd", False),
+        ("/data", "/database/a.jpg", True),
+        ("data", "gs://bucket/a.jpg", True),
+        ("data", "file:///etc/passwd", True),
+        ("gs://bucket/d", "a/../b.jpg", False),
+        ("gs://bucket/d", "../b.jpg", True),
+        ("gs://bucket/d", "gs://bucket/d/b.jpg", False),
+        ("gs://bucket/d", "gs://bucket/e/b.jpg", True),
+        ("gs://bucket", "s3://bucket/b.jpg", True),
+        ("gs://bucket", "/etc/passwd", True),
+    ],
+)
+def test_what_leads_out_of_a_folder(root, path, leaves):
+    assert files.leaves(root, path) == leaves
+
+
+def test_a_path_stays_in_its_folder(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "d" / "a.jpg").write_bytes(b"a")
-    away = ["../secret.jpg", "../d/a.jpg", "x/../../secret.jpg", " ../other.jpg ", "..", "./../secret.jpg"]
-    inside = ["a.jpg", "./a.jpg", "x/../a.jpg", "..a.jpg", f"{tmp_path}/secret.jpg"]
+    away = ["../secret.jpg", "x/../../secret.jpg", " ../other.jpg ", "..", "./../secret.jpg"]
+    away += [f"{tmp_path}/secret.jpg", f"file://{tmp_path}/secret.jpg"]
+    inside = ["a.jpg", "./a.jpg", "x/../a.jpg", "../d/a.jpg", f"{tmp_path}/d/a.jpg", "..a.jpg"]
     rows = [{"image": path, "caption": "x"} for path in inside + away]
     (tmp_path / "d" / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "d" / "x").mkdir()
     for root in (None, str(tmp_path / "d")):
         found = outcomes(ManifestSource(str(tmp_path / "d" / "m.jsonl"), root=root))
         assert [each[0] if isinstance(each, tuple) else each for each in found] == (
-            [b"a"] * 3 + ["missing_image", b"secret"] + ["path_outside"] * len(away)
+            [b"a"] * 5 + ["missing_image"] + ["path_outside"] * len(away)
         )
     (tmp_path / "d" / "n.jsonl").write_text(json.dumps({"image": "../secret.jpg", "caption": "x"}) + "\n")
-    with pytest.raises(UserError, match=r"None of the first 1 files .*stay in it; an absolute path"):
+    with pytest.raises(UserError, match=r"None of the first 1 files .*stay in it: for absolute paths set `root`"):
         ManifestSource(str(tmp_path / "d" / "n.jsonl"))
 
 

@@ -80,6 +80,36 @@ def test_slurm_tells_the_processes_of_one_another(environment):
     assert findings(printed[0])["processes"].startswith("2; this is 0") and "processes" not in printed[1]
 
 
+SLURM = {"SLURM_JOB_ID": "12", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1"}
+SLURM |= {"SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911", "OMPI_COMM_WORLD_SIZE": "1"}
+OPEN_MPI |= {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+JOIN = """
+import jax
+from mmjax.core import distributed
+distributed.join(detect=True)
+print(*distributed.place(), jax.config.values["jax_cuda_visible_devices"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("job", "seen"),
+    [
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x4)"}, "all"),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "8(x4)"}, "0"),
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1", "JAX_LOCAL_DEVICE_IDS": "2,3"}, "2,3"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, "all"),
+        (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, "0"),
+    ],
+)
+def test_the_only_process_of_a_node_has_all_of_its_gpus(environment, job, seen):
+    settings = environment | job | {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}"}
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN], env=settings, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["0", "1", seen], done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
     [
@@ -88,6 +118,8 @@ def test_slurm_tells_the_processes_of_one_another(environment):
         (3, "0", False),
         (69, "0", True),
         (134, "19", True),
+        (137, "0", True),
+        (143, "0", True),
         (69, "20", False),
         (134, "20", False),
     ],

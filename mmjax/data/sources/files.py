@@ -8,6 +8,7 @@ import glob
 import io
 import itertools
 import os
+import posixpath
 import re
 import threading
 import time
@@ -136,9 +137,15 @@ def join(root: str, path: str) -> str:
     return path if is_remote(path) else os.path.join(root, path)
 
 
-def leaves(path: str) -> bool:
-    """Says whether a relative path leads out of the folder that it starts from ('../a', 'b/../../a')."""
-    return not is_remote(path) and os.path.normpath(path).split(os.sep)[0] == os.pardir
+def leaves(root: str, path: str) -> bool:
+    """Says whether `path`, as seen from the folder `root`, leads out of it: '../a', '/etc/a', 'gs://other/a'."""
+    folder, there = (_absolute(each) for each in (root, join(root, path)))
+    return there != folder and not there.startswith(folder.rstrip("/") + "/")
+
+
+def _absolute(path: str) -> str:
+    scheme, colon, rest = path.partition("://")
+    return scheme + colon + posixpath.normpath(rest) if colon else os.path.abspath(path)
 
 
 def walk(root: str) -> list[str]:

@@ -28,9 +28,9 @@ class ManifestSource:
     strangers. Blank captions are left out. A row that cannot be read is a bad record of its own ('malformed_row',
     named by its line). Opening reads each row once, about 5 seconds for a million (1 second with `group_by=None`).
 
-    A relative path stays below `root`: one that leaves it ('../x.jpg') is a bad record ('path_outside') and its file is
-    not opened. An absolute path, or one of a store (gs://), says openly where it leads and is followed as it is; look
-    through a manifest that somebody else wrote.
+    A path stays below `root`: one that leaves it ('../x.jpg', '/etc/x.jpg', 'gs://other/x.jpg') is a bad record
+    ('path_outside') and its file is not opened. For a manifest of absolute paths `root` is the folder that holds all of
+    them: '/data', 'gs://bucket', or '/' where they may lead anywhere on this machine.
 
     Attributes:
       path: the .jsonl, .csv or .tsv file, local or fsspec (gs://, s3://).
@@ -100,10 +100,10 @@ class ManifestSource:
             path = values[0]
             if not isinstance(path, str) or not path.strip():
                 raise BadRecord(f"missing_{column}", f"{where} names no file in {self.mapping[column]!r}.")
-            if files.leaves(path.strip()):
+            if files.leaves(self._root, path.strip()):
                 raise BadRecord(
                     "path_outside",
-                    f"{where}: {path!r} leads out of {self._root or '.'!r}, where paths start; write an absolute path.",
+                    f"{where}: {path!r} leads out of {self._root or '.'!r}; give `root` a folder that holds it.",
                 )
             return columns_lib.image(files.read(self._path(path), f"missing_{column}"), where)
         if column.startswith("caption"):
@@ -163,11 +163,11 @@ class ManifestSource:
                 raise UserError(
                     f"None of the first {len(values)} files that {self.path} names exists: {values[0]!r} was looked "
                     f"for at {self._path(values[0])!r}. Paths start from the manifest's folder, or from `root`, and "
-                    "stay in it; an absolute path may lead anywhere."
+                    "stay in it: for absolute paths set `root` to the folder that holds them (data.source.root=/data)."
                 )
 
     def _exists(self, value: str) -> bool:
-        return not files.leaves(value.strip()) and os.path.exists(self._path(value))
+        return not files.leaves(self._root, value.strip()) and os.path.exists(self._path(value))
 
 
 def _guessed(rows: list[dict[str, Any]], names: list[str]) -> dict[str, str]:
