@@ -96,8 +96,9 @@ def relevancy(
 def rollout(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> dict[str, jax.Array]:
     """Returns modality -> [B, N] float32: how much of the joint vector comes from each token; all sum to 1.
 
-    Each layer passes on half of the token itself and half of what it attends to, heads on average. Without attention
-    in the fusion, the vectors of the modalities count alike.
+    Each layer passes on half of the token itself and half of what it attends to, heads on average, so that a tower's
+    tokens have together what its fusion takes of it, however deep it is. Without attention in the fusion, the vectors
+    of the modalities count alike.
 
     Args: see `relevancy`.
 
@@ -110,7 +111,11 @@ def rollout(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> dic
     size = len(next(iter(outputs.tokens.values())).mask)
     joint = jnp.full((size,), bool(sites.joint_attention()))
     found = _propagated(model, params, streams, sites, weights, joint)
-    tokens = {name: _at_start(sites, found, name, size) for name in streams}
+    tokens = {}
+    for name in streams:
+        values = _at_start(sites, found, name, size)  # [B, N]
+        taken = sum(found[path] for path in sites.ends(name)).reshape(size, -1).sum(axis=1, keepdims=True)
+        tokens[name] = _in_shares(values) * taken
     total = sum(values.sum(axis=1, keepdims=True) for values in tokens.values())  # [B, 1]
     return {name: values / jnp.where(total > 0, total, 1.0) for name, values in tokens.items()}
 
@@ -160,8 +165,13 @@ def _positive(x: jax.Array) -> jax.Array:
 def _shares(x: jax.Array) -> jax.Array:
     """Returns the positive part of x [B, N] in shares of 1; of its magnitudes, where nothing is positive."""
     part = jnp.where((x > 0).any(axis=-1, keepdims=True), _positive(x), jnp.abs(x))
-    total = part.sum(axis=-1, keepdims=True)
-    return part / jnp.where(total > 0, total, 1.0)
+    return _in_shares(part)
+
+
+def _in_shares(x: jax.Array) -> jax.Array:
+    """Returns x [B, N] >= 0 divided by its sum; 0 where that is 0."""
+    total = x.sum(axis=-1, keepdims=True)
+    return x / jnp.where(total > 0, total, 1.0)
 
 
 def _any(gradients: Sequence[jax.Array], size: int) -> jax.Array:

@@ -38,8 +38,8 @@ Streams = Mapping[str, Stream]
 def explain(run: LoadedModel, streams: Streams, score: Score | None, permutations: int, seed: int) -> Explanation:
     """Explains one example, the streams of the modalities that it has, B = 1; see `LoadedModel.explain`."""
     score = score or _usual(run, streams)
-    whole = np.ones((1, len(streams)), bool)
-    scores = table(run, score, streams, dict.fromkeys(streams, 1), whole)[0]  # [K]
+    all_and_none = np.repeat([[True], [False]], len(streams), axis=1)  # [2, M]
+    scores, nothing = table(run, score, streams, dict.fromkeys(streams, 1), all_and_none)  # [K]
     column = int(scores.argmax())
     found = _relevancy(run, score, streams)
     relevant = {name: _at_parts(run, streams, name, found.tokens[name][0]) for name in streams}
@@ -57,7 +57,7 @@ def explain(run: LoadedModel, streams: Streams, score: Score | None, permutation
         label=_label(run, score, column),
         column=column,
         value=float(scores[column]),
-        nothing=float(scores[column] - phi.sum()),
+        nothing=float(nothing[column]),
         streams=streams,
         relevancy=relevant,
         attended={name: bool(found.attended[name][0]) for name in streams},

@@ -111,7 +111,7 @@ class Program:
         return next((name for name in reversed(inner) if name), "")
 
     def moved(self, collective: Instruction) -> int:
-        """Returns the bytes of a collective's result; of one that only starts, the larger of what goes in and comes out.
+        """Returns the bytes of a collective's result; of one that only starts, the larger of what goes in and out.
 
         An all-reduce that starts gives one array for each operand, some with the operands behind them.
         """

@@ -26,8 +26,10 @@ def report(plan: Plan, measured: float | None = None, why: str = "") -> Group:
     """
     tables = [_job(plan), _memory(plan)]
     if plan.chip is not None and plan.parts:
-        tables += [_time(plan, plan.chip), _collectives(plan, plan.chip), _job_rates(plan, measured, why)]
-    return Group(*tables)
+        tables.append(_time(plan, plan.chip))
+    if plan.collectives:
+        tables.append(_collectives(plan))
+    return Group(*tables, _job_rates(plan, measured, why))
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -101,29 +103,35 @@ def _roofline(chip: Chip) -> str:
     return f"a roofline, which no step beats, of {peak:,.0f} TFLOP/s and {bandwidth:.2f} TB/s"
 
 
-def _collectives(plan: Plan, chip: Chip) -> Table:
-    title = f"collectives (assumed: {chip.ring / 1e9:.0f} GB/s on a ring, {chip.network / 1e9:.1f} GB/s between slices)"
+def _collectives(plan: Plan) -> Table:
+    chip, title = plan.chip, "collectives (no bandwidth is known of these devices, so no time)"
+    if chip is not None:
+        ring, network = chip.ring / 1e9, chip.network / 1e9
+        title = f"collectives (assumed: {ring:.0f} GB/s on a ring, {network:.1f} GB/s between slices)"
     table = _table(title, "kind", "count", "MB a device sends", "ms")
+    source = EVIDENCE if chip is None else "compiler; assumption"
     for kind, one in plan.collectives.items():
-        table.add_row(
-            kind, f"{one.count:,}", f"{one.wire_bytes / 1e6:,.1f}", f"{1e3 * one.seconds:,.2f}", "compiler; assumption"
-        )
+        time = "" if chip is None else f"{1e3 * one.seconds:,.2f}"
+        table.add_row(kind, f"{one.count:,}", f"{one.wire_bytes / 1e6:,.1f}", time, source)
     return table
 
 
 def _job_rates(plan: Plan, measured: float | None, why: str) -> Table:
     table = _table("the run", "", "")
-    rate = plan.examples_per_host
-    table.add_row("examples/s a host must make", f"{rate:,.0f}", "the estimate")
-    table.add_row("MB/s a host must make", f"{plan.bytes_per_host / 1e6:,.0f}", "the estimate")
+    known = math.isfinite(plan.seconds) and plan.seconds > 0
+    if known:
+        table.add_row("examples/s a host must make", f"{plan.examples_per_host:,.0f}", "the estimate")
+        table.add_row("MB/s a host must make", f"{plan.bytes_per_host / 1e6:,.0f}", "the estimate")
     if measured is None:
         table.add_row("examples/s of this machine", "not measured", why)
     else:
         each = plan.batch_bytes / plan.batch_size
         table.add_row("examples/s of this machine", f"{measured:,.0f}", MEASURED)
         table.add_row("MB/s of this machine", f"{measured * each / 1e6:,.0f}", MEASURED)
-        table.add_row("machines like this one to feed a host", f"{machines(plan, measured):,}", MEASURED)
-    table.add_row("chip-hours for a billion examples", f"{plan.chip_hours:,.0f}", "the estimate")
+    if known:
+        if measured is not None:
+            table.add_row("machines like this one to feed a host", f"{machines(plan, measured):,}", MEASURED)
+        table.add_row("chip-hours for a billion examples", f"{plan.chip_hours:,.0f}", "the estimate")
     return table
 
 

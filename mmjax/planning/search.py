@@ -88,14 +88,15 @@ def first_fit(
 
 
 def _smaller(plan: Plan) -> Iterator[Choice]:
-    """Yields choices that need ever less memory."""
-    micro_batches = plan.micro_batches
-    shards = [size for size in (8, 32) if size < plan.devices and plan.devices % size == 0]
-    while micro_batches * plan.devices <= plan.batch_size:
-        for remat in (None, "full"):
-            for fsdp in (None, *shards, plan.devices):
-                yield Choice(fsdp, remat, micro_batches)
-        micro_batches *= 2
+    """Yields choices that need ever less memory: the state in a few shards, at last over all devices."""
+    few = 8 if plan.devices % 8 == 0 else plan.devices
+    for shards in ((None, few), (plan.devices,)):
+        micro_batches = plan.micro_batches
+        while micro_batches * plan.devices <= plan.batch_size:
+            for remat in (None, "full"):
+                for fsdp in shards:
+                    yield Choice(fsdp, remat, micro_batches)
+            micro_batches *= 2
 
 
 def _try(

@@ -104,7 +104,9 @@ class Flava:
         parts = {}
         for name, (values, accuracy, count) in by_example["found"].items():
             part = TaskLoss(values, rows[name] & (count > 0))
-            parts[name] = part.replace(metrics={"accuracy": part.replace(values=accuracy).mean_of_values()})
+            if accuracy is not None:
+                part = part.replace(metrics={"accuracy": part.replace(values=accuracy).mean_of_values()})
+            parts[name] = part
         if self._weighs("contrastive"):
             with jax.named_scope("objective_contrastive"):
                 options = {"group": batch.group, "mask": rows["contrastive"], "chunk_size": self.chunk_size}
@@ -128,10 +130,18 @@ class Flava:
             pixels = patches_of(batch.streams[self.image].values, self.masking.patch_size)
             return {self.image: normalised_patches(pixels), self.text: words}
         one_of(self.codes, whole.teachings, "Flava.codes: the teacher")
-        return {self.image: whole.teachings[self.codes].codes[self.image].index, self.text: words}
+        codes = whole.teachings[self.codes].codes[self.image].index  # [B, N]
+        side = self.masking.patch_size
+        height, width = batch.streams[self.image].values.shape[1:3]
+        if codes.shape[1] != (patches := (height // side) * (width // side)):
+            raise UserError(
+                f"Flava.codes: the teacher {self.codes!r} gives {codes.shape[1]} codes for the {patches} patches of "
+                f"{side} pixels of an image of {height} x {width}; train it with the same patch_size and image size."
+            )
+        return {self.image: codes, self.text: words}
 
     def _predicted(self, masked: Outputs, targets: Mapping[str, Array], batch: Batch) -> dict[str, Any]:
-        """Returns objective -> (loss, accuracy, number of hidden tokens), each [B] float32."""
+        """Returns objective -> (loss, accuracy or None, number of hidden tokens), each [B] float32."""
         modality = {"mim": self.image, "mlm": self.text, "mmm_image": self.image, "mmm_text": self.text}
         found = {}
         for name, of in modality.items():
@@ -169,10 +179,9 @@ class Flava:
         return {n: take_places(pairs.tokens[n], place, self.block_size) for n, place in places.items()}, found
 
 
-def _judged(answer: Mapping[str, Array], targets: Array) -> tuple[Array, Array, Array]:
-    """Returns (loss, accuracy, number of hidden tokens) of a MaskedHead, each [B]; of values accuracy is 0."""
+def _judged(answer: Mapping[str, Array], targets: Array) -> tuple[Array, Array | None, Array]:
+    """Returns (loss, accuracy, number of hidden tokens) of a MaskedHead, each [B]; values have no accuracy."""
     count = answer["mask"].sum(axis=1).astype(jnp.float32)
     if targets.ndim == 3:
-        loss = masked_squared_error(answer["logits"], targets, answer["mask"])
-        return loss, jnp.zeros_like(loss), count
+        return masked_squared_error(answer["logits"], targets, answer["mask"]), None, count
     return *masked_cross_entropy(answer["logits"], targets, answer["mask"]), count

@@ -74,8 +74,8 @@ class MultiTask:
         if self.uncertainty:
             for name, part in parts.items():
                 log_variance = self._scalar(shared["scalars"], name)
+                spread = spread + jnp.where(part.mask.any(), weights[name] * 0.5 * log_variance, 0.0)
                 weights[name] = weights[name] * jnp.exp(-log_variance)
-                spread = spread + jnp.where(part.mask.any(), 0.5 * log_variance, 0.0)
         loss = weighted_sum(parts, weights).penalised(by_example["penalties"])
         return loss.replace(extra=loss.extra + spread)
 

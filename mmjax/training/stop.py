@@ -48,7 +48,7 @@ class StopSignal:
         self._received = True
         self._restore()
         if number == HANG_UP:
-            sys.stdout = sys.stderr = open(os.devnull, "w")
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 for the rest of the process
 
     @property
     def received(self) -> bool:

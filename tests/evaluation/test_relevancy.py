@@ -72,6 +72,15 @@ def test_towers_of_scanned_layers(pools, more):
     np.testing.assert_allclose(found.score, np.sum(embeddings["image"] * embeddings["text"], axis=1), atol=1e-5)
 
 
+def test_rollout_shares_towers_alike_whatever_their_depth():
+    streams = jax.tree.map(lambda leaf: leaf[:1], explained.streams())
+    model = explained.towers()
+    deeper = {"image": model.encoders["image"], "text": model.encoders["text"].clone(depth=4)}
+    model = model.clone(encoders=deeper)
+    rolled = jit(lambda p, s: rollout(model, p, s))(explained.params_of(model, streams), streams)
+    assert [float(values.sum()) for values in rolled.values()] == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
 def attention_and_gradients(model, params, streams, score):
     """Returns flat path -> (weights, gradient of the score for them), without what is tested here."""
     stored = jit(lambda p: model.apply({"params": p}, streams, mutable=["intermediates"])[1])(params)

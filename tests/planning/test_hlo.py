@@ -106,6 +106,23 @@ def test_collectives_by_the_ring_algorithm():
     assert found["all-reduce"].seconds == found["all-reduce"].wire_bytes / 100e9
 
 
+@pytest.mark.parametrize(
+    ("result", "operands", "numbers"),
+    [
+        ("(f32[1000]{0}, f32[10]{0}, f32[1000]{0}) all-reduce-start", "%a, %a, %a", 2010),  # as GPUs combine gradients
+        ("f32[8]{0} all-reduce-start", "%a", 8),
+        ("(f32[8]{0}, f32[8]{0}) all-reduce-start", "%a", 8),  # with what goes in
+        ("(bf16[8]{0}, bf16[64]{0}) all-gather-start", "%a", 32),
+        ("((bf16[8]{0}, bf16[2]{0}), (bf16[64]{0}, bf16[16]{0})) all-gather-start", "%a, %a", 40),
+    ],
+)
+def test_what_starts_counts_what_comes_out(result, operands, numbers):
+    program = one(f"ROOT %x = {result}({operands}), replica_groups=[1,8]<=[8], to_apply=%f")
+    found = collectives(program, 8, None)
+    rounds = 2 if "reduce" in result else 1
+    assert [each.wire_bytes for each in found.values()] == [rounds * 7 / 8 * 4 * numbers]
+
+
 def one(line, header="HloModule m, num_partitions=8"):
     return parse(f"{header}\n\nENTRY %main (a: f32[8]) -> f32[8] {{\n  %a = f32[8]{{0}} parameter(0)\n  {line}\n}}\n")
 

@@ -1,17 +1,21 @@
 """The search over meshes, rematerialisation and micro-batches, with plans made by rule instead of by the compiler."""
 
 import dataclasses
+import io
+import math
 
 import fiddle as fdl
 import pytest
+from rich.console import Console
 
 from mmjax.core.errors import UserError
 from mmjax.core.mesh import MeshShape
 from mmjax.planning import search as module
 from mmjax.planning.choice import Choice
+from mmjax.planning.estimate import Collective
 from mmjax.planning.memory import Memory
 from mmjax.planning.plan import Plan
-from mmjax.planning.report import search_table
+from mmjax.planning.report import report, search_table
 from mmjax.planning.search import advice, best_of, first_fit, rank, search
 from mmjax.planning.topology import Topology
 
@@ -78,6 +82,20 @@ def test_what_does_not_fit_is_made_to(config, monkeypatch):
     assert rank(tried[Choice(fsdp=8, remat="full")]) < rank(plan)
 
 
+@pytest.mark.parametrize(("devices", "needed"), [(4, 4), (256, 256)])
+def test_a_state_that_is_large_is_sharded_over_all_devices(config, monkeypatch, devices, needed):
+    made = rule(room=10_000)
+
+    def make_plan(config, topology, asked_flops=1):
+        plan, fsdp = made(config, topology), config.mesh.fsdp if config.mesh else 1
+        memory = dataclasses.replace(plan.memory, needed=1000 // fsdp, capacity=1000 // needed)
+        return dataclasses.replace(plan, devices=devices, memory=memory)
+
+    monkeypatch.setattr(module, "make_plan", make_plan)
+    tried = {Choice(): module.make_plan(config, TOPOLOGY)}
+    assert first_fit(config, TOPOLOGY, tried) == Choice(fsdp=needed)
+
+
 def test_ever_more_micro_batches_are_tried(config, monkeypatch):
     monkeypatch.setattr(module, "make_plan", rule(room=16))
     tried = {Choice(): module.make_plan(config, TOPOLOGY)}
@@ -114,6 +132,17 @@ def test_nothing_that_fits_is_none(config, monkeypatch):
     assert any(choice.micro_batches == 16 and str(found) == "too many parts" for choice, found in refused)
     assert advice(config, tried).startswith("Nothing that was tried fits")
     assert search(config, TOPOLOGY).keys() == tried.keys()  # and is not made fast
+
+
+def test_a_report_without_a_chip_has_collectives_and_the_measured_rate(config):
+    plan = dataclasses.replace(
+        rule(room=90)(config, TOPOLOGY), parts={}, collectives={"all-reduce": Collective(3, 25e5, math.nan)}
+    )
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report(plan, measured=1982.0))
+    told = " ".join(console.file.getvalue().split())
+    assert "│ all-reduce │ 3 │ 2.5 │ │ compiler │" in told and "│ examples/s of this machine │ 1,982 │" in told
+    assert "nan" not in told and "a host must make" not in told
 
 
 def test_the_table_holds_what_fits_and_counts_the_rest(config, monkeypatch):

@@ -27,13 +27,13 @@ TOWER = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32, "scan": False}
 MASKING = Masking(PATCH, VOCABULARY, VOCABULARY - 1)
 
 
-def image_tokenizer(dtype=jnp.float32) -> MultimodalModel:
+def image_tokenizer(dtype=jnp.float32, patch_size: int = PATCH) -> MultimodalModel:
     """Returns the model of configs/image_codes.py, tiny."""
     tower = {name: size for name, size in TOWER.items() if name != "width"} | {"dtype": dtype}
     return MultimodalModel(
-        {"image": ImageEncoder(PATCH, pool="none", dtype=dtype, **TOWER)},
+        {"image": ImageEncoder(patch_size, pool="none", dtype=dtype, **TOWER)},
         Quantised(CODES, 16, code_width=4, dtype=dtype),
-        {"pixels": PatchDecoder(PATCH, **tower), "codes": Codes()},
+        {"pixels": PatchDecoder(patch_size, **tower), "codes": Codes()},
     )
 
 

@@ -13,7 +13,17 @@ from mmjax.layers.dropout import example_keys
 from mmjax.tasks.flava import OBJECTIVES, Flava
 from tests.devices import run_on_devices
 from tests.quick import jit
-from tests.tasks.flava import CODES, MASKING, SIZE, VOCABULARY, flava_model, flava_task, loss_of, mixed_batch
+from tests.tasks.flava import (
+    CODES,
+    MASKING,
+    SIZE,
+    VOCABULARY,
+    flava_model,
+    flava_task,
+    image_tokenizer,
+    loss_of,
+    mixed_batch,
+)
 
 BATCH = mixed_batch()
 ROW = np.arange(SIZE)
@@ -118,6 +128,7 @@ def test_targets_are_pixels_where_there_is_no_teacher():
     params, call, _ = compiled(codes=False)
     (loss, found), grads = call(params, BATCH, KEYS)
     assert float(found.metrics["mim/loss"]) == pytest.approx(1, rel=0.02)  # of normalised patches
+    assert "mlm/accuracy" in found.metrics and "mim/accuracy" not in found.metrics  # of pixels there is none
     assert np.isfinite(loss) and np.asarray(grads["decoders_mim"]["logits"]["kernel"]).any()
 
 
@@ -183,3 +194,8 @@ def test_wrong_settings_are_sentences():
     ):
         with pytest.raises(UserError, match=words):
             jax.eval_shape(lambda params, task=task: loss_of(flava_model(), task, params, BATCH), params)
+    finer = flava_model().clone(teachers={"codes": image_tokenizer(patch_size=2)})
+    with pytest.raises(UserError, match=r"'codes' gives 16 codes for the 4 patches of 4 pixels of an image of 8 x 8"):
+        jax.eval_shape(
+            lambda key: loss_of(finer, flava_task(), finer.init(key, BATCH.streams)["params"], BATCH), KEYS[0]
+        )

@@ -112,6 +112,14 @@ def test_uncertainty_weights_learn_and_have_kendalls_value():
         assert float(grads[f"log_variance/{name}"]) == pytest.approx(0.5 - np.exp(-0.5) * part, rel=1e-4)
 
 
+def test_a_task_of_weight_0_learns_no_variance_either():
+    tasks = {"label": Classification(), "score": Regression("score", "score")}
+    params, apply = made(toy_model(scalars=uncertainty_scalars(tasks)))
+    task = MultiTask(tasks, {"score": 0.0}, uncertainty=True)
+    grads = jax.grad(lambda p: task.loss(*task.embed(apply, p, BATCH, None), BATCH).mean())(params)
+    assert float(grads["log_variance/score"]) == 0 and float(grads["log_variance/label"]) != 0
+
+
 def test_probes_change_nothing_that_the_model_learns():
     """Gradients of all but the probes, weights by uncertainty included, are the same to 1e-6."""
     scalars = uncertainty_scalars(("label", "score"))
