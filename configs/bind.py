@@ -3,6 +3,7 @@
     python train.py --config configs/bind.py --workdir runs/bind                  # text and speech meet in the pictures
     python train.py --config configs/bind.py:with_pairs --workdir runs/with_pairs # and are shown together too
     python train.py --config configs/bind.py:single --workdir runs/single         # one pair: CLIP
+    python train.py --config configs/bind.py:text_anchor --workdir runs/by_text   # pictures and speech meet in the text
 
 An anchor that was trained before and stays as it is (text learns on, speech from scratch):
 
@@ -53,6 +54,7 @@ PAIRS = {
     "full": anchored("image", ("text", "audio")),
     "with_pairs": [*anchored("image", ("text", "audio")), "text+audio"],
     "single": anchored("image", ("text",)),
+    "text_anchor": anchored("text", ("image", "audio")),
     "base": anchored("image", ("text", "audio")),
     "smoke": anchored("image", ("text", "audio")),
 }
@@ -60,7 +62,7 @@ VOCAB_SIZE, CONTEXT_LENGTH = 2048, 16
 
 
 def get_config(size: str = "full") -> fdl.Config:
-    """Returns the experiment; size 'full', 'with_pairs', 'single', 'base' (for a pod), 'smoke' (seconds)."""
+    """Returns the experiment; sizes as above, and 'smoke' (seconds)."""
     one_of(size, PAIRS, "configs/bind.py")
     if size == "base":
         return published(PAIRS[size])

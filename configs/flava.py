@@ -33,8 +33,8 @@ from mmjax.data.sources.in_memory import InMemory
 from mmjax.data.sources.view import View
 from mmjax.data.targets import LabelTarget
 from mmjax.data.text import TextTransform
+from mmjax.decoders.features import Features
 from mmjax.decoders.head import Head
-from mmjax.decoders.joint import Joint
 from mmjax.decoders.masked import MaskedHead
 from mmjax.encoders.image import ImageEncoder
 from mmjax.encoders.text import TextEncoder
@@ -161,7 +161,9 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
         "mlm": fdl.Config(MaskedHead, **of_text),
         "mmm_image": fdl.Config(MaskedHead, **of_image, in_context=True),
         "mmm_text": fdl.Config(MaskedHead, **of_text, in_context=True),
-        "joint": fdl.Config(Joint),
+        "image_features": fdl.Config(Features, "image"),
+        "text_features": fdl.Config(Features, "text"),
+        "joint_features": fdl.Config(Features),
     }
     joint = fdl.Config(Early, depth=multimodal, pool="first", **tower)
     model = fdl.Config(MultimodalModel, encoders, fdl.Config(Aligned, coordinated, joint), decoders)
@@ -190,10 +192,10 @@ def _evaluations(sizes: Size) -> dict[str, fdl.Config]:
     """Returns matching and retrieval of held-out pairs, and probes of the skin tones of emoji."""
     held_out, train = (fdl.Config(OpenMojiSource, split) for split in ("test", "train"))
     targets = {"label": fdl.Config(LabelTarget, "skin_tone", SKIN_TONES)}
-    probes = {"image": None, "text": None, "joint": ("image", "text")}
+    probes = {"image": ("image",), "text": ("text",), "joint": ("image", "text")}
 
-    def probe(name: str, inputs: tuple[str, ...] | None) -> fdl.Config:
-        evaluator = fdl.Config(ProbeEvaluator, name, inputs=inputs)
+    def probe(name: str, inputs: tuple[str, ...]) -> fdl.Config:
+        evaluator = fdl.Config(ProbeEvaluator, f"{name}_features", inputs=inputs)
         return fdl.Config(Evaluation, held_out, evaluator, sizes.batch, train_source=train, targets=targets)
 
     return {

@@ -15,7 +15,7 @@ import numpy as np
 from mmjax.core.errors import UserError, listed
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Stream
-from mmjax.decoders.joint import Joint
+from mmjax.decoders.features import Features
 from mmjax.evaluation.attribution import keep_players
 from mmjax.evaluation.parts import count_parts
 from mmjax.evaluation.places import grid_of, spread, token_changes
@@ -126,7 +126,7 @@ def _usual(run: LoadedModel, streams: Streams) -> Score:
     """Returns the score of a run that has a head, or of one that embeds two modalities."""
     batch = {name: inputs.to_stream(each, [], run.batch_size) for name, each in run.transforms.items()}
     answers = run.embed(batch)
-    vectors = {*run.transforms, *(name for name, each in run.model.decoders.items() if isinstance(each, Joint))}
+    vectors = {*run.transforms, *(name for name, each in run.model.decoders.items() if isinstance(each, Features))}
     heads = {name: value.shape for name, value in answers.items() if name not in vectors and value.ndim == 2}
     if heads:
         name, shape = next(iter(heads.items()))

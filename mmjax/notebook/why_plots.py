@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.core.errors import UserError
-from mmjax.notebook.canvas import FAINT, INK, MUTED, canvas, heading, heated, outline, save, thumbnail
+from mmjax.notebook.canvas import FAINT, INK, MUTED, canvas, heading, heated, save, thumbnail
 from mmjax.notebook.explanation import Explanation
 from mmjax.notebook.text import font_families
 
@@ -130,6 +130,8 @@ def _words(axes: Axes, words: Sequence[str], relevancy: np.ndarray, left: float,
 
 def _waves(axes: Axes, values: np.ndarray, mask: np.ndarray, relevancy: np.ndarray, left: float, top: float) -> None:
     """Draws the channels [T, C] as lines, each in its own band, over what of the time is relevant."""
+    from matplotlib.patches import Rectangle
+
     _band(axes, relevancy, left, top, WIDE, HEIGHT)
     channels = min(values.shape[1], 6)
     x = left + WIDE * (np.arange(len(values)) + 0.5) / len(values)
@@ -141,7 +143,7 @@ def _waves(axes: Axes, values: np.ndarray, mask: np.ndarray, relevancy: np.ndarr
         height = HEIGHT / channels
         y = top + height * (channel + 0.9 - 0.8 * (line - low) / max(high - low, 1e-12))
         axes.plot(x, y, color=INK, lw=0.9 if len(values) < 2000 else 0.35, zorder=3)
-    outline(axes, left, top, WIDE, FAINT, 0.0)
+    axes.add_patch(Rectangle((left, top), WIDE, HEIGHT, fill=False, edgecolor=FAINT, lw=0.8, zorder=2))
 
 
 def _film(axes: Axes, frames: np.ndarray, relevancy: np.ndarray, left: float, top: float) -> None:

@@ -16,6 +16,14 @@ from mmjax.training.sharding import param_specs
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "bind.py"
 
 
+def test_an_anchor_may_be_the_text():
+    config = load_config(f"{CONFIG}:text_anchor")
+    parts = [part.source.columns for part in config.data.source.sources]
+    assert parts == [["caption", "image"], ["caption", "audio"]]  # and never pictures with speech
+    assert list(config.model.fusion.pairs) == list(config.task.pairs) == ["text+image", "text+audio"]
+    assert {"text_image", "audio_image", "text_audio"} <= set(config.evaluations)
+
+
 def test_the_published_size_has_the_published_towers_and_shards_over_a_pod():
     config = load_config(f"{CONFIG}:base")
     audio, image, text = (config.data.transforms[name] for name in ("audio", "image", "text"))

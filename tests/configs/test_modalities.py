@@ -1,9 +1,13 @@
 """The configs of other modalities than pictures and text: their smoke sizes train and evaluate, on few records."""
 
+import dataclasses
+import importlib.util
 import io
 import json
 import pathlib
+import sys
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -45,6 +49,7 @@ def few(tmp_path_factory):
         ("lidar", "points/lost 90 %/accuracy"),
         ("fusion_study", "held_out/audio/accuracy"),
         ("bind", "text_audio/text_to_audio/recall_at_1"),
+        ("colearn", "held_out/all/accuracy"),
         ("image_codes", "held_out/codes_used"),
         ("flava", "probe_joint/linear/top_1"),
         ("semi_paired", "text_image/mean_recall_at_1"),
@@ -59,6 +64,24 @@ def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses and np.isfinite(losses).all() and records[-2].get("skipped", 0) == 0
+
+
+def test_flava_predicts_the_codes_of_a_tokenizer_that_was_trained(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("flava_config", CONFIGS / "flava.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "flava_config", module)  # where its dataclasses look
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(module.SIZES, "smoke", dataclasses.replace(module.SIZES["smoke"], codes="smoke"))
+    tokenizer, config = load_config(f"{CONFIGS / 'image_codes'}.py:smoke"), module.get_config("smoke")
+    config.teachers["codes"].path = str(tmp_path / "codes")
+    for each, folder in ((tokenizer, "codes"), (config, "flava")):
+        for assignment in ("duration=2 steps", "data.batch_size=8", "evaluations={}"):
+            override(each, assignment)
+        fit(each, tmp_path / folder, Console(file=io.StringIO()))
+    first = json.loads((tmp_path / "flava" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["mim/loss"] == pytest.approx(np.log(tokenizer.task.codebook_size), rel=0.02)
+    codes, taught = mmjax.load(tmp_path / "codes").params, mmjax.load(tmp_path / "flava").params["teachers_codes"]
+    jax.tree.map(np.testing.assert_array_equal, codes, taught)  # the tokenizer stays as it was trained
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -18,7 +18,7 @@ from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ImageTransform, TextTransform
-from mmjax.decoders.joint import Joint
+from mmjax.decoders.features import Features
 from mmjax.evaluation.places import grid_of, spread
 from mmjax.evaluation.scores import Cosine, Probability
 from mmjax.notebook.curve_plots import curves_picture
@@ -170,7 +170,9 @@ def flava():
     """Returns the tiny FLAVA with a joint vector for probes, its parameters drawn so that no head is constant."""
     model, tokenizer = flava_model(), Tokenizer.bytes()
     text = model.encoders["text"].clone(vocab_size=tokenizer.vocab_size)
-    model = model.clone(encoders={**model.encoders, "text": text}, decoders={"joint": Joint(), **model.decoders})
+    model = model.clone(
+        encoders={**model.encoders, "text": text}, decoders={"joint_features": Features(), **model.decoders}
+    )
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), mixed_batch().streams)["params"])
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: np.float32(rng.normal(0, 0.2, leaf.shape)), shapes)

@@ -81,6 +81,20 @@ def grads_of(task, module, params, batch, micro_batches: int = 1):
     return call(params, batch)
 
 
+@pytest.mark.parametrize("anchor", NAMES[:2])
+def test_others_come_to_an_anchor_that_stays_as_it_is(anchor):
+    pairs = anchored(anchor, [name for name in NAMES if name != anchor])
+    start = params(pairs=tuple(pairs))
+    optimizer = Optimizer(frozen=[f"encoders_{anchor}/.*", f"fusion/projections_{anchor}/.*"])
+    tx = optimizer.build(start, lambda step: 0.1)
+    seen = batch([pair.split("+") for pair in pairs])
+    _, grads = grads_of(Binding(pairs), model(pairs=pairs), start, seen)
+    updates, _ = tx.update(grads, tx.init(start), start)
+    moved = {path: bool(np.asarray(leaf).any()) for path, leaf in flatten(updates).items()}
+    frozen = {path for path in moved if f"_{anchor}/" in path}
+    assert frozen == {path for path, moves in moved.items() if not moves} and len(moved) > len(frozen) > 0
+
+
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("form", ["dense", "ring"])
 def test_one_pair_is_the_contrastive_task_to_the_bit(kind, form):
