@@ -255,11 +255,33 @@ def fused_against_single(rows: Rows) -> str:
         scores = {run.cells["trained on"]: [sign * each[metric] for each in found] for run, found in rows}
         ranked = sorted(scores, key=lambda name: -statistics.fmean(scores[name]))
         fused, single = (next(name for name in ranked if ("+" in name) == several) for several in (True, False))
-        ahead = statistics.fmean(scores[fused]) - statistics.fmean(scores[single])
-        spread = max(statistics.pstdev(scores[name]) for name in (fused, single))
-        how = "beats" if ahead > spread else "does not beat" if ahead <= 0 else "is ahead, within the spread, of"
-        findings.append(f"by {title} {fused.split(', ')[1]} {how} {single} alone")
+        findings.append(f"by {title} {fused.split(', ')[1]} {_beside(scores[fused], scores[single])} {single} alone")
     return f"The best fused model beside the best single modality: {'; '.join(findings)}."
+
+
+def _beside(one: Sequence[float], other: Sequence[float]) -> str:
+    """Returns how one's scores over the seeds stand beside another's, the larger the better."""
+    ahead = statistics.fmean(one) - statistics.fmean(other)
+    spread = max(statistics.pstdev(one), statistics.pstdev(other))
+    return "beats" if ahead > spread else "does not beat" if ahead <= 0 else "is ahead, within the spread, of"
+
+
+def taught_against_alone(rows: Rows) -> str:
+    """Returns where a student beats the same network without a teacher, and where not."""
+    findings = []
+    for data, title, metric in (
+        ("watch", "accuracy", only("all")),
+        ("sentiment", "accuracy", "label/all/accuracy"),
+        ("sentiment", "weighted F1", "label/all/weighted_f1"),
+    ):
+        scores = {
+            run.cells["student"]: [each[metric] for each in found] for run, found in rows if run.cells["data"] == data
+        }
+        for taught, baseline in TAUGHT.items():
+            if taught in scores:
+                how = _beside(scores[taught], scores[baseline])
+                findings.append(f"{data}, {title}: {taught} {how} {baseline}")
+    return f"{'; '.join(findings)}."
 
 
 def emergence(rows: Rows) -> str:
@@ -458,13 +480,18 @@ BIND = Study(
     extras=[emergence],
 )
 
+TAUGHT = dict.fromkeys(("logits", "logits, features, relations"), "alone")
+TAUGHT["missing sensor hallucinated"] = "missing sensor missing"
+"""Student -> the same network without what it was taught."""
+
 NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
 COLEARN = Study(
     "What a teacher with more modalities gives its student",
     """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
-    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the spoken name alone, in
-    half of its teacher's steps. The same network learns without its teacher beside. Hallucinated: both sensors in
-    training, one in use, and the other one predicted; beside it the same model, whose missing sensor stays missing.""",
+    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the name alone, in half of
+    its teacher's steps; always the commonest class has accuracy 61.4 %, weighted F1 46.8 %. The same network learns
+    without its teacher beside. Hallucinated: both sensors in training, one in use, and the other one predicted; beside
+    it the same model, whose missing sensor stays missing.""",
     "configs/colearn.py",
     [
         Run({"data": data, "student": name}, sets, size, "" if sets is NO_TEACHER else teacher)
@@ -490,6 +517,7 @@ COLEARN = Study(
         "sentiment, weighted F1": "label/all/weighted_f1",
     },
     smoke_teacher="configs/har.py:smoke",
+    extras=[taught_against_alone],
 )
 
 KEPT = {"1 %": 0.01, "5 %": 0.05, "20 %": 0.2, "100 %": 1.0}

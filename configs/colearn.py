@@ -5,8 +5,8 @@ python train.py --config configs/colearn.py --workdir runs/student              
 python train.py --config configs/colearn.py --workdir runs/alone --set task.weights.teacher=0 # without its teacher
 
 Sizes: 'har' (of accelerometer and gyroscope the gyroscope stays), 'sentiment' (of picture, name and spoken name the
-spoken name stays), 'har_hallucinated' (both sensors in training, and the one that is missing in use is predicted),
-'smoke' (a teacher with random weights, seconds).
+name stays), 'har_hallucinated' (both sensors in training, and the one that is missing in use is predicted), 'smoke' (a
+teacher with random weights, seconds).
 """
 
 import pathlib
@@ -23,7 +23,7 @@ from mmjax.training.checkpoint import InitFrom
 
 STUDIES = {
     "har": ("har.py", ("gyroscope",), "runs/har"),
-    "sentiment": ("sentiment.py", ("audio",), "runs/sentiment"),
+    "sentiment": ("sentiment.py", ("text",), "runs/sentiment"),
     "smoke": ("har.py:smoke", ("gyroscope",), None),
 }
 """Size -> the teacher's config, what its student keeps of the modalities, and the teacher's run."""
@@ -38,7 +38,7 @@ def get_config(size: str = "har") -> fdl.Config:
     name, kept, run = STUDIES[size]
     config = student(load_config(str(folder / name)), kept, run)
     if size == "sentiment":
-        config.duration = "200 steps"  # half of the teacher's: 316 emoji, of which it sees the speech alone
+        config.duration = "200 steps"  # half of the teacher's: 316 emoji, of which it sees the names alone
     return config
 
 
