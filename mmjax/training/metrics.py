@@ -49,9 +49,11 @@ class MetricWriter:
         shown = {name: value if np.isfinite(value) else str(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **shown}) + "\n")
         self._file.flush()
-        with _full_disk(self._folder), self._board.as_default(step):
+        with _full_disk(self._folder), self._board.as_default(np.int64(step)):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                tf.summary.scalar(
+                    name, np.float32(value)
+                )  # TensorFlow never lets go of a Python number that it has seen
 
     def close(self) -> None:
         """Flushes both.
