@@ -18,13 +18,15 @@ from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebData
 
 FORMS = (
     "openmoji[:SPLIT], tfds:NAME[:SPLIT], tar shards ('shard-{00000..00099}.tar', 'shards/*.tar'), a manifest (.jsonl, "
-    ".csv, .tsv), or a folder of pictures with .txt files of the same names"
+    ".csv, .tsv; 'captions.csv:FOLDER' where its paths start from, or lie in, another folder), or a folder of pictures "
+    "with .txt files of the same names"
 )
 """What a SPEC can be, for help texts."""
 
 _SPLIT = re.compile(r"(.+?)(?::([A-Za-z_]\w*(?:\[[^\]]*\])?(?:\+[A-Za-z_]\w*(?:\[[^\]]*\])?)*))?")
 _TAR = re.compile(r"\.(tar|tgz|tar\.\w+)$")
 _MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv")
+_ROOTED = re.compile(rf"(.+(?:{'|'.join(map(re.escape, _MANIFESTS))})):(.+)", re.IGNORECASE)
 
 
 @configurable
@@ -83,6 +85,8 @@ def _opened(spec: str) -> Source:
         return WebDatasetSource(spec)
     if os.path.splitext(spec)[1].lower() in _MANIFESTS:
         return ManifestSource(spec)
+    if rooted := _ROOTED.fullmatch(spec):
+        return ManifestSource(rooted[1], root=rooted[2])
     if files.is_remote(spec) and not os.path.splitext(spec)[1]:
         return _folder(spec)
     if os.path.exists(spec):

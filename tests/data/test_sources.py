@@ -490,7 +490,7 @@ def test_a_path_stays_in_its_folder(tmp_path):
             [b"a"] * 5 + ["missing_image"] + ["path_outside"] * len(away)
         )
     (tmp_path / "d" / "n.jsonl").write_text(json.dumps({"image": "../secret.jpg", "caption": "x"}) + "\n")
-    with pytest.raises(UserError, match=r"None of the first 1 files .*stay in it: for absolute paths set `root`"):
+    with pytest.raises(UserError, match=r"None of the first 1 files .*stay in it: for absolute paths give the folder"):
         ManifestSource(str(tmp_path / "d" / "n.jsonl"))
 
 

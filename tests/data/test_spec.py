@@ -165,6 +165,18 @@ def test_needs_say_which_columns(original, tmp_path):
         open_spec(str(tmp_path), needs=("image", "audio"))
 
 
+def test_the_paths_of_a_manifest_may_lie_in_another_folder(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"a")
+    (tmp_path / "lists").mkdir()
+    table = tmp_path / "lists" / "captions.CSV"
+    table.write_text(f"image,caption\n{tmp_path}/pictures/a.jpg,x\n")
+    with pytest.raises(UserError, match=r"give the folder that holds them \(--data captions.csv:/data\)"):
+        open_spec(str(table))
+    for root in (tmp_path / "pictures", "/"):
+        assert open_spec(f"{table}:{root}").read(0)["image"] == b"a"
+
+
 @pytest.mark.parametrize("write", [make_copies.write_shards, make_copies.write_manifest, make_copies.write_folder])
 def test_planted_damage_is_counted_exactly(original, tmp_path, write):
     copy = write(original, tmp_path / "copy", share=0.2)

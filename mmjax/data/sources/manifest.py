@@ -163,7 +163,7 @@ class ManifestSource:
                 raise UserError(
                     f"None of the first {len(values)} files that {self.path} names exists: {values[0]!r} was looked "
                     f"for at {self._path(values[0])!r}. Paths start from the manifest's folder, or from `root`, and "
-                    "stay in it: for absolute paths set `root` to the folder that holds them (data.source.root=/data)."
+                    "stay in it: for absolute paths give the folder that holds them (--data captions.csv:/data)."
                 )
 
     def _exists(self, value: str) -> bool:
