@@ -1,7 +1,8 @@
-"""The command line's evaluate: what it hands on, and mistakes as one sentence."""
+"""The command line's evaluate: what it hands on, mistakes as one sentence, and errors that do not hold the others."""
 
 import types
 
+import jax
 import pytest
 
 from mmjax import cli
@@ -50,3 +51,28 @@ def test_evaluate_joins_the_processes_of_a_job(calls, monkeypatch):
     assert cli.main(["evaluate", "--run", "runs/x", *given]) == 0
     assert cli.main(["evaluate", "--run", "runs/x", "--distributed"]) == 0
     assert joined == [("a:1", 4, 3, False), (None, None, None, True)]
+
+
+def failing(error):
+    def evaluate(_):
+        raise error
+
+    return evaluate
+
+
+def test_a_device_without_memory_is_a_sentence(calls, monkeypatch, capsys):
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.\nmore")
+    monkeypatch.setattr(cli, "evaluate", failing(full))
+    assert cli.main(["evaluate", "--run", "r"]) == 2
+    told = capsys.readouterr().err
+    assert "too little memory (RESOURCE_EXHAUSTED: Out of memory allocating 8589934592 bytes.)" in told
+    assert "python -m mmjax plan" in told and "more\n" not in told
+
+
+def test_any_other_error_of_one_process_does_not_hold_the_others(calls, monkeypatch):
+    left = []
+    monkeypatch.setattr(distributed, "leave", left.append)
+    monkeypatch.setattr(cli, "evaluate", failing(ValueError("a bug")))
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["evaluate", "--run", "r"])
+    assert left == [1]
