@@ -100,7 +100,7 @@ def _time(plan: Plan, chip: Chip) -> Table:
 
 def _roofline(chip: Chip) -> str:
     peak, bandwidth = chip.peak_flops / 1e12, chip.bandwidth / 1e12
-    return f"a roofline of the whole step, which none beats and no part is known of: {peak:,.0f} TFLOP/s and {bandwidth:.2f} TB/s"
+    return f"a roofline of the step as a whole, which none beats: {peak:,.0f} TFLOP/s and {bandwidth:.2f} TB/s"
 
 
 def _collectives(plan: Plan) -> Table:
