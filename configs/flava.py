@@ -56,11 +56,18 @@ from mmjax.training.optimizer import Optimizer
 from mmjax.training.schedule import Schedule
 
 IMAGE_SHARE, TEXT_SHARE = 0.4, 0.15
+WEIGHTS = {"mim": 0.3, "mlm": 0.5, "mmm_image": 0.3, "mmm_text": 0.5}
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What a size is; `codes` is the size of configs/image_codes.py whose tokenizer gives the targets, None: pixels."""
+    """What a size is.
+
+    Attributes:
+      codes: size of configs/image_codes.py whose tokenizer gives the targets; None: pixels.
+      few: there are few examples: layers and patches drop out, what is predicted weighs less than what is aligned, and
+        whole pairs are matched, not only with what is hardest to tell from them.
+    """
 
     image: int
     patch: int
@@ -76,6 +83,7 @@ class Size:
     codes: str | None = None
     bert: dict = dataclasses.field(default_factory=dict)
     remat: str = "none"
+    few: bool = False
 
 
 BERT = {"pool": "first", "max_length": 512, "token_types": 2, "embedding_norm": True}
@@ -86,7 +94,7 @@ SIZES = {
         bert=BERT,
         remat="core",
     ),
-    "openmoji": Size(72, 12, 16, 1024, 128, (3, 2, 2), 4, 128, 1e-3, "50 steps", "1500 steps", codes="full"),
+    "openmoji": Size(72, 12, 16, 1024, 128, (3, 2, 2), 4, 128, 1e-3, "50 steps", "1000 steps", codes="full", few=True),
     "smoke": Size(32, 8, 16, 512, 32, (1, 1, 1), 2, 16, 1e-3, "2 steps", "20 steps"),
 }
 
@@ -106,13 +114,9 @@ def get_config(size: str = "openmoji") -> fdl.Config:
         image_share=IMAGE_SHARE,
         text_share=TEXT_SHARE,
     )
-    task = fdl.Config(
-        Flava,
-        masking,
-        codes="codes" if tokenizer else None,
-        whole_pairs=not pod,  # with parts hidden, few pairs teach it slowly
-        block_size=8 if size == "smoke" else 32,
-    )
+    few = {"whole_pairs": True, "hardness": 0.25, "weights": WEIGHTS} if sizes.few else {}
+    codes = "codes" if tokenizer else None
+    task = fdl.Config(Flava, masking, codes=codes, block_size=8 if size == "smoke" else 32, **few)
     return fdl.Config(
         Experiment,
         model=_model(sizes, tokenizer),
@@ -128,7 +132,7 @@ def get_config(size: str = "openmoji") -> fdl.Config:
         ),
         duration=sizes.duration,
         evaluations={} if pod else _evaluations(sizes),
-        evaluate_every=None,
+        evaluate_every=None if size == "smoke" else "500 steps",
         keep=fdl.Config(Keep, every="1000 steps" if pod else "100 steps"),
         teachers={"codes": fdl.Config(InitFrom, "runs/image_codes")} if tokenizer else {},
         log_every=1 if size == "smoke" else 10,
@@ -138,10 +142,11 @@ def get_config(size: str = "openmoji") -> fdl.Config:
 def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
     """Returns the encoders, both fusions and the heads."""
     tower = {"width": sizes.width, "num_heads": sizes.heads, "mlp_dim": 4 * sizes.width}
-    tower |= {"remat": sizes.remat, "scan": bool(sizes.bert)}
+    tower |= {"remat": sizes.remat, "scan": bool(sizes.bert), "dropout": 0.1 if sizes.few else 0.0}
     image, text, multimodal = sizes.depths
+    seen = {"patch_size": sizes.patch, "patch_dropout": 0.25 if sizes.few else 0.0, "mask_token": True}
     encoders = {
-        "image": fdl.Config(ImageEncoder, patch_size=sizes.patch, depth=image, pool="first", mask_token=True, **tower),
+        "image": fdl.Config(ImageEncoder, depth=image, pool="first", **seen, **tower),
         "text": fdl.Config(
             TextEncoder, sizes.vocabulary, depth=text, causal=False, **({"pool": "first"} | sizes.bert), **tower
         ),

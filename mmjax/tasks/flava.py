@@ -45,6 +45,8 @@ class Flava:
         patch, normalised (He et al. 2022), by squared error.
       whole_pairs: match whole pairs, as ALBEF; else those with parts hidden, as FLAVA, which saves a fusion.
       block_size: rows that negatives are drawn from; with micro-batches, of one part.
+      hardness: share of the contrastive loss's logit_scale by which negatives are drawn: 1 as ALBEF, 0 all alike. Where
+        examples are few, hard ones alone teach it to take whatever it has not seen for a mismatch.
       weights: objective -> weight; 1 where there is none. 0 leaves that one out, and its decoder too.
       chunk_size: see losses.ring.
 
@@ -62,6 +64,7 @@ class Flava:
     codes: str | None = None
     whole_pairs: bool = False
     block_size: int = 32
+    hardness: float = 1.0
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     chunk_size: int | None = None
 
@@ -69,6 +72,7 @@ class Flava:
         if wrong := sorted(set(self.weights) - set(OBJECTIVES)):
             raise UserError(f"Flava.weights names {listed(wrong)}; its objectives are {listed(OBJECTIVES)}.")
         at_least(0, "Flava.weights", **self.weights)
+        at_least(0, "Flava", hardness=self.hardness)
         if not any(self._weighs(name) for name in OBJECTIVES):
             raise UserError("Flava.weights: all are 0, so nothing would be learned.")
 
@@ -169,7 +173,7 @@ class Flava:
     def _mismatched(self, whole: Outputs, pairs: Outputs, batch: Batch, keys: Array) -> tuple[dict[str, Any], Array]:
         """Returns the tokens of both modalities, one of them another row's, and found [B]."""
         options = {"group": batch.group, "mask": self._rows(batch)["matching"], "block_size": self.block_size}
-        options["logit_scale"] = whole.scalars["logit_scale"]
+        options["logit_scale"] = self.hardness * whole.scalars["logit_scale"]
         image, text = whole.embeddings[self.image], whole.embeddings[self.text]
         other_text, found = hard_negatives(image, text, rng=fold(keys, 0), **options)
         other_image, _ = hard_negatives(text, image, rng=fold(keys, 1), **options)
