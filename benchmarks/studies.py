@@ -281,7 +281,7 @@ def taught_against_alone(rows: Rows) -> str:
             if taught in scores:
                 how = _beside(scores[taught], scores[baseline])
                 findings.append(f"{data}, {title}: {taught} {how} {baseline}")
-    return f"{'; '.join(findings)}."
+    return f"A student beside the same network without what it was taught: {'; '.join(findings)}."
 
 
 def emergence(rows: Rows) -> str:
