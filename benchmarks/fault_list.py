@@ -153,7 +153,9 @@ FAULTS = {
         "paths in a tar, a manifest or a checkpoint that lead out of its folder",
         "nothing is opened or written there",
         (
-            *_of(_SOURCES, "the_names_in_a_tar_lead_nowhere", "a_relative_path_stays_in_its_folder"),
+            *_of(
+                _SOURCES, "the_names_in_a_tar_lead_nowhere", "a_path_stays_in_its_folder", "what_leads_out_of_a_folder"
+            ),
             *_of(_CHECKPOINT, "a_list_that_names_a_file_of_elsewhere_is_damage_and_opens_nothing"),
         ),
     ),
