@@ -567,9 +567,8 @@ FLAVA = Study(
     the same network after a step at a learning rate of 0. Matching is to tell held-out pairs from as many mismatches;
     retrieval is R@1 over the 367, the mean of both ways; the probes are linear, of the skin tone of the emoji (none,
     five, several), from the vector that the image encoder pools, that of the text encoder, or what the multimodal
-    encoder makes of both. The losses
-    are those of the last step of training; at the start a loss is the logarithm of what it chooses from: 512 codes
-    (6.24), 1,024 words (6.93), 2 answers (0.69) and about 64 pairs (4.16).""",
+    encoder makes of both. The losses are those of the last step of training; at the start a loss is the logarithm of
+    what it chooses from: 512 codes (6.24), 1,024 words (6.93), 2 answers (0.69) and about 64 pairs (4.16).""",
     "configs/flava.py",
     [
         Run({"encoders": name}, sets, teacher="configs/image_codes.py")

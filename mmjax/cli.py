@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         return distributed.leave(2)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
-            print(f"mmjax: {_out_of_memory(error)}", file=sys.stderr)
+            print(f"mmjax: {_out_of_memory(distributed.first_line(error))}", file=sys.stderr)
             return distributed.leave(2)
         if jax.process_count() == 1:
             raise
@@ -94,15 +94,14 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:  # before the loop, which has a handler of its own
         print("mmjax: stopped; there was nothing to save.", file=sys.stderr)
         return 130
-    except Exception:
+    except Exception:  # whatever it is, the others of the job must not wait for this process
         distributed.leave(1)
         raise
 
 
-def _out_of_memory(error: Exception) -> str:
-    first = str(error).splitlines()[0][:300]
+def _out_of_memory(why: str) -> str:
     return (
-        f"a device has too little memory ({first}). `python -m mmjax plan` with the same --config and --set says what "
+        f"a device has too little memory ({why}). `python -m mmjax plan` with the same --config and --set says what "
         "takes it and which change makes it fit; fewer examples a step, more micro_batches or a sharded state "
         "(mesh.fsdp) need less."
     )

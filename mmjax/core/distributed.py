@@ -122,9 +122,13 @@ def _exit(code: int) -> None:
 
 def step_failed(error: Exception) -> str:
     """Returns a sentence on an error of the jax runtime in a job of several processes."""
-    first = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return (
         f"process {jax.process_index()} of {jax.process_count()} stops: a step failed, most likely since another "
-        f"process of the job is gone ({first}). Start all of them again with the same command: the job goes on from "
-        "its last complete checkpoint."
+        f"process of the job is gone ({first_line(error)}). Start all of them again with the same command: the job "
+        "goes on from its last complete checkpoint."
     )
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an error of the jax runtime says first; more of it is for its developers."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

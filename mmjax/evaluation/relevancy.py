@@ -114,7 +114,7 @@ def rollout(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> dic
     tokens = {}
     for name in streams:
         values = _at_start(sites, found, name, size)  # [B, N]
-        taken = sum(found[path] for path in sites.ends(name)).reshape(size, -1).sum(axis=1, keepdims=True)
+        taken = _at_ends(sites, found, name, size).sum(axis=1, keepdims=True)  # [B, 1]
         tokens[name] = _in_shares(values) * taken
     total = sum(values.sum(axis=1, keepdims=True) for values in tokens.values())  # [B, 1]
     return {name: values / jnp.where(total > 0, total, 1.0) for name, values in tokens.items()}
@@ -186,8 +186,12 @@ def _any(gradients: Sequence[jax.Array], size: int) -> jax.Array:
 def _at_start(sites: Sites, found: Weights, name: str, size: int) -> jax.Array:
     """Returns [B, N] of a modality: at its tower, else of the tokens that its encoder gives."""
     tower = sites.tower(name)
-    values = sum(found[path] for path in sites.ends(name)) if tower is None else found[tower]
-    return values.reshape(size, -1)
+    return _at_ends(sites, found, name, size) if tower is None else found[tower].reshape(size, -1)
+
+
+def _at_ends(sites: Sites, found: Weights, name: str, size: int) -> jax.Array:
+    """Returns [B, N] of a modality, of the tokens that its encoder gives."""
+    return sum(found[path] for path in sites.ends(name)).reshape(size, -1)
 
 
 def _chosen(sites: Sites, found: Weights, gradients: Weights, joint: jax.Array, score: jax.Array) -> Relevancy:
@@ -196,7 +200,7 @@ def _chosen(sites: Sites, found: Weights, gradients: Weights, joint: jax.Array, 
     names = dict.fromkeys(path[0].removeprefix(ENCODER) for path, kind in sites.kinds.items() if kind == "encoder")
     for name in names:
         values = _at_start(sites, found, name, size)  # [B, N]
-        inputs = _positive(sum(gradients[path] for path in sites.ends(name)).reshape(size, -1))  # [B, N']
+        inputs = _positive(_at_ends(sites, gradients, name, size))  # [B, N']
         led = (values > 0).any(axis=1) & (joint if sites.tower(name) is None else True)  # [B]
         if inputs.shape != values.shape:
             inputs, led = values, jnp.ones_like(led)

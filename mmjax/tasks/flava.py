@@ -135,12 +135,13 @@ class Flava:
             return {self.image: normalised_patches(pixels), self.text: words}
         one_of(self.codes, whole.teachings, "Flava.codes: the teacher")
         codes = whole.teachings[self.codes].codes[self.image].index  # [B, N]
-        side = self.masking.patch_size
-        height, width = batch.streams[self.image].values.shape[1:3]
-        if codes.shape[1] != (patches := (height // side) * (width // side)):
+        image = batch.streams[self.image]
+        if codes.shape[1] != (patches := self.masking.num_patches(image)):
+            height, width = image.values.shape[1:3]
             raise UserError(
                 f"Flava.codes: the teacher {self.codes!r} gives {codes.shape[1]} codes for the {patches} patches of "
-                f"{side} pixels of an image of {height} x {width}; train it with the same patch_size and image size."
+                f"{self.masking.patch_size} pixels of an image of {height} x {width}; train it with the same "
+                "patch_size and image size."
             )
         return {self.image: codes, self.text: words}
 

@@ -36,12 +36,15 @@ class Masking:
         num_hidden(1, self.image_share), num_hidden(1, self.text_share)
         object.__setattr__(self, "special", tuple(self.special))
 
+    def num_patches(self, image: Stream) -> int:
+        """Returns into how many patches the encoder cuts each picture."""
+        _, height, width, _ = image.values.shape
+        return (height // self.patch_size) * (width // self.patch_size)
+
     def __call__(self, streams: Mapping[str, Stream], image: str, text: str, rng: Array) -> dict[str, Stream]:
         """Returns both streams with `hidden`, from keys [B]."""
-        _, height, width, _ = streams[image].values.shape
-        patches = (height // self.patch_size) * (width // self.patch_size)
         words = {"vocab_size": self.vocab_size, "mask_id": self.mask_id, "special": self.special}
         return {
-            image: hide_patches(streams[image], patches, self.image_share, fold(rng, 0)),
+            image: hide_patches(streams[image], self.num_patches(streams[image]), self.image_share, fold(rng, 0)),
             text: hide_words(streams[text], share=self.text_share, rng=fold(rng, 1), **words),
         }
