@@ -9,8 +9,11 @@ tokens (77). mmjax resizes once as big_vision does (bilinear, no antialias) and 
 
 - open_clip: its WebDataset loader with two workers (Pillow, antialiased bicubic, float32 output). It needs an
   interpreter that has open_clip_torch, webdataset, torch, torchvision and pandas: --peer-python.
-- big_vision: a tf.data graph in its style (whole decode, inception crop, bilinear without antialias, uint8, parallel
-  map and prefetch by AUTOTUNE). Given a head start: encoded bytes in memory, no captions, order from a range.
+- big_vision: a tf.data graph with the steps and the options of its input pipeline: TFRecords, a shuffle buffer,
+  'decode|inception_crop(224)|value_range(-1, 1)' (bilinear without antialias, float32), 100 calls in parallel on 48
+  threads, two batches ahead. Given a head start: captions are read and not tokenized.
+- tf.data: of that the pixels alone, uint8, from bytes in memory in the order of a range: what TensorFlow's own decoder
+  and resize allow. For comparison, without a goal.
 - tf.io.decode_jpeg and simplejpeg (libjpeg-turbo): decoding alone, bytes in memory, all cores.
 
 The ways take turns, the first of a turn changing from turn to turn. Images a second and processor milliseconds are
@@ -153,9 +156,8 @@ def tf_items(images: Sequence[bytes], load: Callable[[tf.Tensor], tf.Tensor]) ->
     return iter(data.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(tf.data.AUTOTUNE))
 
 
-def big_vision(data: tf.Tensor) -> tf.Tensor:
-    """Returns a random crop in the manner of big_vision's 'decode|inception_crop(224)', [224, 224, 3] uint8."""
-    image = tf.io.decode_jpeg(data, channels=3)
+def cropped(image: tf.Tensor) -> tf.Tensor:
+    """Returns a random crop of [H, W, 3] in the manner of big_vision's 'inception_crop(224)', [224, 224, 3] uint8."""
     begin, extent, _ = tf.image.sample_distorted_bounding_box(
         tf.shape(image),
         tf.zeros([0, 0, 4], tf.float32),
@@ -167,6 +169,42 @@ def big_vision(data: tf.Tensor) -> tf.Tensor:
     crop = tf.slice(image, begin, extent)
     crop.set_shape([None, None, 3])
     return tf.cast(tf.image.resize(crop, [SIZE, SIZE], "bilinear"), tf.uint8)
+
+
+def tf_pixels(data: tf.Tensor) -> tf.Tensor:
+    """Decodes and crops, [224, 224, 3] uint8."""
+    return cropped(tf.io.decode_jpeg(data, channels=3))
+
+
+def big_vision(files: Sequence[str]) -> Iterator[Any]:
+    """Returns batches of a graph with the steps and the options of big_vision's input pipeline."""
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in ("image", "caption")}
+
+    def prepared(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        example = tf.io.parse_single_example(record, features)
+        image = cropped(tf.io.decode_image(example["image"], channels=3, expand_animations=False))
+        return {"image": tf.cast(image, tf.float32) / 127.5 - 1, "caption": example["caption"]}
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 48
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_optimization.inject_prefetch = False
+    data = tf.data.Dataset.from_tensor_slices(list(files)).interleave(tf.data.TFRecordDataset, num_parallel_calls=16)
+    data = data.with_options(options).shuffle(IMAGES).repeat().map(prepared, num_parallel_calls=100)
+    return iter(data.batch(BATCH, drop_remainder=True).prefetch(2))
+
+
+def tf_records(root: Path, pairs: Sequence[tuple[bytes, str]]) -> list[str]:
+    """Writes the pairs as TFRecords of tf.train.Example, as many files as there are shards, and returns their paths."""
+    paths = [str(root / f"{shard:05d}.tfrecord") for shard in range(SHARDS)]
+    for shard, path in enumerate(paths):
+        with tf.io.TFRecordWriter(path) as writer:
+            for image, caption in pairs[shard::SHARDS]:
+                values = {"image": image, "caption": caption.encode()}
+                feature = {k: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for k, v in values.items()}
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString())
+    return paths
 
 
 def tf_decode(data: tf.Tensor) -> tf.Tensor:
@@ -282,7 +320,9 @@ def main() -> None:
                 add(f"{name}{ANTIALIAS if antialias else ''}", make)
         if options.peer_python:
             ways["open_clip"] = lambda: open_clip(options.peer_python, root)
-        add("big_vision", lambda: tf_items(images, big_vision))
+        records = tf_records(root, pairs)
+        add("big_vision", lambda: big_vision(records))
+        add("tf.data", lambda: tf_items(images, tf_pixels))
         add("tf.io.decode_jpeg", lambda: tf_items(images, tf_decode))
         add("simplejpeg", lambda: bare(images))
         peers = [way for way in ways if way not in sources and not way.endswith(ANTIALIAS)]
