@@ -189,7 +189,9 @@ def big_vision(files: Sequence[str]) -> Iterator[Any]:
     options.threading.private_threadpool_size = 48
     options.threading.max_intra_op_parallelism = 1
     options.experimental_optimization.inject_prefetch = False
-    data = tf.data.Dataset.from_tensor_slices(list(files)).interleave(tf.data.TFRecordDataset, num_parallel_calls=16)
+    data = tf.data.Dataset.from_tensor_slices(list(files)).interleave(
+        tf.data.TFRecordDataset, cycle_length=16, num_parallel_calls=16
+    )
     data = data.with_options(options).shuffle(IMAGES).repeat().map(prepared, num_parallel_calls=100)
     return iter(data.batch(BATCH, drop_remainder=True).prefetch(2))
 
