@@ -9,7 +9,7 @@ from typing import Any
 import fiddle as fdl
 
 from mmjax.core.config import set_everywhere
-from mmjax.core.mesh import MeshShape
+from mmjax.core.mesh import AXES, MeshShape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,13 +17,14 @@ class Choice:
     """What a search may change of a config; None leaves it as it is.
 
     Attributes:
-      fsdp: size of that mesh axis; tensor stays and data takes the rest.
+      fsdp, tensor: sizes of these mesh axes; data takes the rest.
       remat: of every encoder, fusion and decoder that has a policy.
       micro_batches: of the experiment.
       batch_parts: of every encoder that takes its examples in parts.
     """
 
     fsdp: int | None = None
+    tensor: int | None = None
     remat: str | None = None
     micro_batches: int | None = None
     batch_parts: int | None = None
@@ -31,8 +32,9 @@ class Choice:
     def apply(self, config: fdl.Config) -> fdl.Config:
         """Returns a copy of config with the choice made."""
         config = fdl.deepcopy_with(config)
-        if self.fsdp is not None:
-            config.mesh = fdl.Config(MeshShape, data=-1, fsdp=self.fsdp, tensor=_of_mesh(config, "tensor"))
+        if axes := self._axes():
+            sizes = {axis: _of_mesh(config, axis) for axis in AXES}
+            config.mesh = fdl.Config(MeshShape, **{**sizes, "data": -1, **axes})
         for name in ("remat", "batch_parts"):
             if (value := getattr(self, name)) is not None:
                 set_everywhere(config.model, name, value, overwrite=True)
@@ -43,22 +45,26 @@ class Choice:
     def without_effect(self, config: fdl.Config, mesh: dict[str, int]) -> Choice:
         """Returns the choice without what the config has already; mesh: the sizes of the axes that it gives."""
         same = [name for name in ("remat", "batch_parts") if _values(config, name) <= {getattr(self, name)}]
-        same += ["fsdp"] if self.fsdp == mesh["fsdp"] else []
+        same += [axis for axis, size in self._axes().items() if size == mesh[axis]]
         same += ["micro_batches"] if self.micro_batches == getattr(config, "micro_batches", 1) else []
         return dataclasses.replace(self, **dict.fromkeys(same))
 
     def flags(self, config: fdl.Config) -> str:
         """Returns the flags of `plan` that make the choice: '--mesh fsdp=8 --set micro_batches=4'."""
         found = []
-        if self.fsdp is not None:
-            free = "data=-1," if _of_mesh(config, "data") != -1 else ""
-            found.append(f"--mesh {free}fsdp={self.fsdp}")
+        if axes := self._axes():
+            free = {"data": -1} if _of_mesh(config, "data") != -1 else {}
+            found.append("--mesh " + ",".join(f"{axis}={size}" for axis, size in (free | axes).items()))
         for name in ("remat", "batch_parts"):
             if (value := getattr(self, name)) is not None:
                 found += [f"--set {path}={value}" for path, old in _everywhere(config.model, name) if old != value]
         if self.micro_batches is not None:
             found.append(f"--set micro_batches={self.micro_batches}")
         return " ".join(found)
+
+    def _axes(self) -> dict[str, int]:
+        """Returns axis of the mesh -> size that is chosen."""
+        return {axis: size for axis in ("fsdp", "tensor") if (size := getattr(self, axis)) is not None}
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in dataclasses.asdict(self).items() if value is not None]

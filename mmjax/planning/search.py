@@ -16,6 +16,7 @@ from mmjax.planning.topology import Topology
 
 REMATS = ("none", "core", "mlp", "full")
 FSDP = (1, 2, 4, 8, 16, 32, 64)
+TENSOR = (1, 2, 4)
 PARTS = (1, 4, 8)
 
 Each = Callable[[Choice, Plan | UserError], None]
@@ -46,7 +47,7 @@ def search(config: fdl.Config, topology: Topology, each: Each = lambda choice, p
     """Returns every choice that was tried with its plan, the config as it is (`Choice()`) among them.
 
     Where that does not fit, `first_fit` comes first. Then one setting is varied at a time, each from the best found
-    so far: the mesh, rematerialisation, micro-batches, parts of the batch.
+    so far: the mesh's fsdp and tensor axes, rematerialisation, micro-batches, parts of the batch.
 
     Args:
       config: see `compile.configured`.
@@ -61,7 +62,7 @@ def search(config: fdl.Config, topology: Topology, each: Each = lambda choice, p
     each(Choice(), tried[Choice()])
     if not tried[Choice()].memory.fits and first_fit(config, topology, tried, each) is None:
         return tried  # what fits nowhere near is not made fast
-    for vary in (_meshes, _remats, _micro_batches, _batch_parts):
+    for vary in (_fsdp, _tensor, _remats, _micro_batches, _batch_parts):
         best = best_of(tried)
         _try(config, topology, vary(best, tried[best]), tried, each)
     return tried
@@ -95,7 +96,7 @@ def _smaller(plan: Plan) -> Iterator[Choice]:
         while micro_batches * plan.devices <= plan.batch_size:
             for remat in (None, "full"):
                 for fsdp in shards:
-                    yield Choice(fsdp, remat, micro_batches)
+                    yield Choice(fsdp, remat=remat, micro_batches=micro_batches)
             micro_batches *= 2
 
 
@@ -115,10 +116,16 @@ def _try(
             each(choice, tried[choice])
 
 
-def _meshes(best: Choice, plan: Plan) -> Iterator[Choice]:
+def _fsdp(best: Choice, plan: Plan) -> Iterator[Choice]:
     for size in FSDP:
-        if plan.devices % size == 0:
+        if plan.devices % (size * plan.mesh["tensor"]) == 0:
             yield dataclasses.replace(best, fsdp=size)
+
+
+def _tensor(best: Choice, plan: Plan) -> Iterator[Choice]:
+    for size in TENSOR:
+        if plan.devices % (size * plan.mesh["fsdp"]) == 0:
+            yield dataclasses.replace(best, tensor=size)
 
 
 def _remats(best: Choice, plan: Plan) -> Iterator[Choice]:

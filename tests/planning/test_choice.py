@@ -19,10 +19,12 @@ def config():
     return load_config(SIGLIP)
 
 
-def test_the_tensor_axis_stays(config):
+def test_an_axis_that_is_not_chosen_stays(config):
     config.mesh = fdl.Config(MeshShape, data=2, fsdp=2, tensor=4)
     assert fdl.build(Choice(fsdp=8).apply(config).mesh) == MeshShape(data=-1, fsdp=8, tensor=4)
     assert Choice(fsdp=8).flags(config) == "--mesh data=-1,fsdp=8"
+    assert fdl.build(Choice(tensor=1).apply(config).mesh) == MeshShape(data=-1, fsdp=2, tensor=1)
+    assert Choice(fsdp=8, tensor=2).flags(config) == "--mesh data=-1,fsdp=8,tensor=2"
 
 
 def test_the_flags_do_what_the_choice_does(config):

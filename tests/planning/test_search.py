@@ -35,8 +35,8 @@ class Toy:
     micro_batches: int = 1
 
 
-def rule(room):
-    """Returns a make_plan by which sharding and remat save memory, and parts and remat cost time."""
+def rule(room, best_tensor=1):
+    """Returns a make_plan by which sharding and remat save memory, and parts, remat and another tensor cost time."""
 
     def make_plan(config, topology, asked_flops=1):
         fsdp = config.mesh.fsdp if config.mesh else 1
@@ -50,7 +50,9 @@ def rule(room):
         again = {"none": 0.5, "core": 0.0, "mlp": 0.1, "full": 0.3}[config.model.remat]
         seconds = 1.0 + 0.1 * parts + again + 0.01 * (fsdp - 4) ** 2
         memory = Memory(0, 0, 0, needed, room, {}, [])
-        mesh = {"data": 16 // fsdp, "fsdp": fsdp, "tensor": 1}
+        tensor = config.mesh.tensor if config.mesh else 1
+        seconds += 0.1 * (tensor != best_tensor)
+        mesh = {"data": 16 // fsdp // tensor, "fsdp": fsdp, "tensor": tensor}
         return Plan("toy", 16, 1, 256, mesh, parts, 1, memory, 1, 1, {"x": seconds}, {}, 1, 0.0, 1.0)
 
     return make_plan
@@ -69,6 +71,13 @@ def test_the_search_finds_what_is_fastest(config, monkeypatch):
     assert Choice(fsdp=4, remat="core", batch_parts=8) in tried
     assert not config.model.__arguments__ and config.mesh is None  # the config is left alone
     assert advice(config, tried) == ""  # it fits as it is
+
+
+def test_the_search_tries_tensor_parallelism_with_the_best_fsdp(config, monkeypatch):
+    monkeypatch.setattr(module, "make_plan", rule(room=10_000, best_tensor=2))
+    tried = search(config, TOPOLOGY)
+    assert best_of(tried) == Choice(fsdp=4, tensor=2, remat="core")
+    assert {choice.tensor for choice in tried} == {None, 2, 4}  # 1 is what it has
 
 
 def test_what_does_not_fit_is_made_to(config, monkeypatch):
@@ -119,7 +128,7 @@ def test_choices_that_are_not_possible_are_survived(config, monkeypatch):
         if isinstance(found, UserError):
             refused[choice] = found
 
-    monkeypatch.setattr(module, "_meshes", lambda best, plan: (Choice(fsdp=size) for size in (4, 32, 16)))
+    monkeypatch.setattr(module, "_fsdp", lambda best, plan: (Choice(fsdp=size) for size in (4, 32, 16)))
     tried = search(config, TOPOLOGY, each)
     assert Choice(fsdp=32) in refused and Choice(fsdp=16) in tried
 
