@@ -136,9 +136,9 @@ def _job_rates(plan: Plan, measured: float | None, why: str) -> Table:
 
 
 def search_table(tried: Mapping[Choice, Plan], most: int = 8) -> Table:
-    """Returns what was tried and fits, the best first, and how many others did not."""
+    """Returns what was tried and fits, the best first."""
     fitting = {choice: plan for choice, plan in tried.items() if plan.memory.fits}
-    title = f"the best of the {len(fitting)} that fit ({len(tried) - len(fitting)} tried did not)"
+    title = f"the best of {len(fitting)} that fit, {len(tried)} tried"
     table = Table("tried", "GiB a device", "ms a step", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
