@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import fiddle as fdl
@@ -25,22 +27,39 @@ def load_config(spec: str) -> fdl.Config:
     """Returns `get_config(arg)` of 'PATH.py' or 'PATH.py:ARG', ARG being a size such as 'smoke' or 'B/16'.
 
     Raises:
-      UserError: no such file, or one without get_config.
+      UserError: no such file, one without get_config, or one that fails, which the sentence says by its line.
     """
     name, _, argument = spec.partition(":")
     path = pathlib.Path(name)
     if not _is_file(path):
-        siblings = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise UserError(f"--config {name}: there is no such file.{nearest(name, siblings)}")
+        near = {str(p) for folder in (path.parent, pathlib.Path("configs")) for p in folder.glob("*.py")}
+        raise UserError(f"--config {name}: there is no such file.{nearest(name, sorted(near))}")
     if path.suffix != ".py":
         raise UserError(f"--config {name}: expected a Python file with a function get_config().")
     module_spec = importlib.util.spec_from_file_location(f"mmjax_config_{path.stem}", path)
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # dataclasses of the file look themselves up there
-    module_spec.loader.exec_module(module)
+    with _failures(spec, path):
+        module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {name}: the file has no function get_config().")
-    return module.get_config(argument) if argument else module.get_config()
+    with _failures(spec, path):
+        return module.get_config(argument) if argument else module.get_config()
+
+
+@contextlib.contextmanager
+def _failures(spec: str, path: pathlib.Path) -> Iterator[None]:
+    """Raises what fails in a config file, which is the user's and may fail in any way, as a sentence with its line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"--config {spec}: {error}") from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename) == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"--config {spec}: line {line} fails with {type(error).__name__}: {first}") from error
 
 
 def _is_file(path: pathlib.Path) -> bool:

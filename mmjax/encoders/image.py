@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import UserError, one_of
+from mmjax.core.errors import UserError, listed, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
@@ -37,9 +37,12 @@ def vit_sizes(variant: str) -> dict[str, int]:
       UserError: an unknown variant.
     """
     name, _, patch_size = variant.partition("/")
-    one_of(name, VIT_SIZES, f"ViT variant {variant!r}")
     if not patch_size.isdigit():
-        raise UserError(f"ViT variant {variant!r}: expected NAME/PATCH with the patch size in pixels, as in 'B/16'.")
+        raise UserError(
+            f"ViT variant {variant!r}: expected NAME/PATCH with the patch size in pixels, as in 'B/16'; NAME is one of "
+            f"{listed(VIT_SIZES)}."
+        )
+    one_of(name, VIT_SIZES, f"ViT variant {variant!r}")
     return {**VIT_SIZES[name], "patch_size": int(patch_size)}
 
 

@@ -14,7 +14,7 @@ from mmjax.core.errors import UserError, one_of
 from mmjax.core.optional import optional
 from mmjax.planning.chips import CHIPS, Chip, gpu_chip
 
-EXAMPLES = "v5e:16x16, v5p:4x4x4, 2*v5e:16x16 (two slices), cpu:8, gpu"
+EXAMPLES = "v5e:16x16 (a v5litepod-256), v5p:4x4x4, 2*v5e:16x16 (two slices), cpu:8, gpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,10 @@ def get_topology(name: str) -> Topology:
         raise UserError(f"--topology {name!r}: expected a name such as {EXAMPLES}.")
     slices, kind, layout = int(found.group(1) or 1), found.group(2), found.group(3)
     one_of(kind, [*CHIPS, "cpu", "gpu"], "--topology")
+    if (kind in ("cpu", "gpu") and (slices > 1 or "x" in (layout or ""))) or (kind == "gpu" and layout):
+        raise UserError(
+            f"--topology {name!r}: expected 'cpu:8' (a number of devices) or 'gpu' (those of this machine)."
+        )
     if kind == "gpu":
         gpus = tuple(_local_gpus())
         return Topology(name, "gpu", gpus, gpu_chip(gpus[0]))
@@ -71,7 +75,10 @@ def _tpu(name: str, chip: Chip, layout: str, slices: int) -> list[Any]:
         return topologies.get_topology_desc(f"{chip.name}:{layout}", platform="tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--topology {name!r}: libtpu has no such slice ({reason}).") from None
+        raise UserError(
+            f"--topology {name!r}: libtpu has no such slice; expected a layout that its kind is sold in, such as "
+            f"{EXAMPLES} ({reason})."
+        ) from None
 
 
 def _simulated(count: int) -> list[Any]:

@@ -27,6 +27,37 @@ def test_a_missing_file_names_the_nearest(monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     with pytest.raises(UserError, match=r"no such file. Did you mean 'configs/openmoji.py'\?"):
         config.load_config("configs/openmojis.py")
+    for name in ("config/openmoji.py", "openmoji"):  # of another folder, and without an ending
+        with pytest.raises(UserError, match=r"no such file. Did you mean 'configs/openmoji.py'\?"):
+            config.load_config(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", r"own.py: line 1 fails with SyntaxError"),
+        (
+            "import numpy\nimport nosuchmodule",
+            r"own.py: line 2 fails with ModuleNotFoundError: No module .*nosuchmodule",
+        ),
+        ("def get_config():\n    return 1 / 0", r"own.py: line 2 fails with ZeroDivisionError"),
+        ("x = 1", r"own.py: the file has no function get_config"),
+        (
+            "import fiddle, mmjax.training.optimizer as o\n"
+            "def get_config():\n    return fiddle.Config(o.Optimizer, lerning_rate=1)",
+            r"line 3 fails with TypeError: .*lerning_rate",
+        ),
+    ],
+)
+def test_a_file_that_fails_is_a_sentence_with_its_line(tmp_path, text, message):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        config.load_config(str(tmp_path / "own.py"))
+
+
+def test_an_unknown_size_names_the_file_and_the_sizes():
+    with pytest.raises(UserError, match=r"siglip.py:B16: ViT variant 'B16': expected NAME/PATCH .*'B/16'.*So400m"):
+        config.load_config(str(CONFIGS / "siglip.py:B16"))
 
 
 @pytest.mark.parametrize(
