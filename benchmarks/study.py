@@ -92,7 +92,9 @@ def measure(study: Study, options: argparse.Namespace) -> Rows:
     seeds = range(1 if options.smoke else study.seeds)
     for number, run in enumerate(study.runs):
         for seed in seeds:
-            keys[number, seed] = key_of(configured(study, run, seed, options.smoke))
+            keys[number, seed] = key_of(
+                configured(study, run, seed, options.smoke), teacher(study, run, seed, options.smoke)
+            )
     todo = [(options.study, *one, options.smoke, str(folder / keys[one][:8])) for one in keys if keys[one] not in known]
     with processes(options.jobs) as each:
         for task, found in zip(todo, each(trained, todo), strict=True):
@@ -141,10 +143,9 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     config = configured(study, run, seed, smoke)
     begin = time.monotonic()
     folder = pathlib.Path(workdir)
-    if run.teacher:
-        teacher = seeded(study.smoke_teacher if smoke else run.teacher, seed)
+    if of := teacher(study, run, seed, smoke):
         teachers = fdl.ordered_arguments(config.model).get("teachers", {})  # a model without has none to be given
-        config.teachers = {each: fdl.Config(InitFrom, str(taught(teacher, folder))) for each in teachers}
+        config.teachers = {each: fdl.Config(InitFrom, str(taught(of, folder))) for each in teachers}
     found = fit(config, folder / "run", Console(file=io.StringIO()))
     last = last_logged(folder / "run" / "metrics.jsonl")
     shutil.rmtree(workdir, ignore_errors=True)
@@ -167,15 +168,21 @@ def taught(config: Any, workdir: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def key_of(config: Any) -> str:
-    """Returns what tells the measurement of a config, with these versions, from every other."""
-    return hashlib.sha256((to_json(config) + repr(versions())).encode()).hexdigest()
+def key_of(config: Any, teacher: Any = None) -> str:
+    """Returns what tells the measurement of a config, these versions and its teacher, from every other."""
+    text = to_json(config) + repr(versions()) + (to_json(teacher) if teacher else "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     """Returns the config of one run."""
     size = "smoke" if smoke else run.config
     return seeded(f"{study.config}:{size}".rstrip(":"), seed, run.sets)
+
+
+def teacher(study: Study, run: Run, seed: int, smoke: bool) -> Any:
+    """Returns the config of the run's teacher, or None."""
+    return seeded(study.smoke_teacher if smoke else run.teacher, seed) if run.teacher else None
 
 
 def seeded(spec: str, seed: int, sets: Sequence[str] = ()) -> Any:
@@ -203,7 +210,7 @@ def document(name: str, study: Study, rows: Rows) -> str:
         lines.append("| " + " | ".join([*run.cells.values(), *cells]) + " |")
     made = ", ".join(f"{package} {version}" for package, version in versions().items())
     seeds = len(rows[0][1])
-    spread = f"Mean over {seeds} seeds, ± the standard deviation between them. " if seeds > 1 else ""
+    spread = f"Mean over {seeds} seeds, ± the standard deviation between them. " if seeds > 1 else "One seed. "
     machine = f"{platform.machine()}, {jax.device_count()} {jax.default_backend()} device"
     return "\n\n".join(
         [
