@@ -92,4 +92,5 @@ def _filled(stream: Tokens | None, guess: jax.Array, known_from: jax.Array, dtyp
     pooled = stream.pooled
     if pooled is not None:
         pooled = jnp.where(lacks[:, None], guess.astype(pooled.dtype), pooled)
-    return Tokens(x, stream.mask | (lacks[:, None] & first), pooled)
+    hidden = None if stream.hidden is None else stream.hidden & ~lacks[:, None]
+    return Tokens(x, stream.mask | (lacks[:, None] & first), pooled, hidden)

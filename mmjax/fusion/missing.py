@@ -52,10 +52,13 @@ class LearnedTokens(nn.Module):
         behind = ((0, 0), (0, room - stream.x.shape[1]))
         x = jnp.where(lacks[:, None, None], learned, jnp.pad(stream.x, (*behind, (0, 0))))  # [B, N, D]
         mask = jnp.where(lacks[:, None], jnp.arange(room) < self.num_tokens, jnp.pad(stream.mask, behind))  # [B, N]
+        hidden = stream.hidden
+        if hidden is not None:
+            hidden = ~lacks[:, None] & jnp.pad(hidden, behind)
         if stream.pooled is None:
-            return Tokens(x, mask)
+            return Tokens(x, mask, hidden=hidden)
         vector = self._learned(f"vector_{name}", (stream.pooled.shape[-1],), stream.pooled.dtype)
-        return Tokens(x, mask, jnp.where(lacks[:, None], vector, stream.pooled))
+        return Tokens(x, mask, jnp.where(lacks[:, None], vector, stream.pooled), hidden)
 
     def _learned(self, name: str, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return self.param(name, nn.initializers.normal(0.02), shape, jnp.float32).astype(dtype)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.errors import UserError, listed
 from mmjax.core.types import Tokens
 from mmjax.fusion.inputs import joint, known, present_mean, project_vectors
 from mmjax.layers.mlp import Mlp
@@ -33,7 +34,7 @@ class SharedSpecific(nn.Module):
     Penalties are [B] float32, 0 for an example without anything to compare or classify.
 
     Raises:
-      UserError: see fusion.inputs.known.
+      UserError: see fusion.inputs.known; hidden tokens, which one feature a modality cannot be asked for.
 
     References:
       Wang et al., Multi-modal Learning with Missing Modality via Shared-Specific Feature Modelling, 2023, section 3;
@@ -51,6 +52,11 @@ class SharedSpecific(nn.Module):
         self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None
     ) -> tuple[dict[str, Tokens], dict[str, jax.Array]]:
         names = known(self, tokens)
+        if hidden := [name for name, stream in tokens.items() if stream.hidden is not None]:
+            raise UserError(
+                f"SharedSpecific makes one token of each modality, so nothing can predict the hidden ones of "
+                f"{listed(hidden)}; model.missing can be LearnedTokens or Hallucination with a masked task."
+            )
         given = sorted(tokens)
         vectors, present = joint(project_vectors(self, tokens), tokens)  # [B, M, D], [B, M]
         shared = Mlp(self.mlp_dim, dtype=self.dtype, name="shared")(vectors).astype(jnp.float32)  # [B, M, D]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError, at_least, listed, nearest, one_of
 from mmjax.core.subsets import subset_name
 from mmjax.core.types import Array, Batch
-from mmjax.tasks.contrastive import SCALARS, Contrastive
+from mmjax.tasks.contrastive import SCALARS, Contrastive, both
 from mmjax.tasks.multi import weighted_sum
 from mmjax.tasks.task import Apply, TaskLoss
 
@@ -71,20 +71,22 @@ class Binding:
         return {pair: Contrastive(*pair.split("+"), **options) for pair in self.pairs}
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
-        """Returns the embeddings (modality -> [B, E]) with the penalties, and the learned scalars."""
+        """Returns the embeddings (modality -> [B, E]), who has both of each pair and the penalties; the scalars."""
         names = dict.fromkeys(name for pair in self.pairs for name in pair.split("+"))
         for name in names:
             one_of(name, batch.streams, "Binding: the modality")
         outputs = apply(params, {name: batch.streams[name] for name in names}, rng)
         embeddings = {name: outputs.embeddings[name] for name in names}
-        return {"embeddings": embeddings, "penalties": outputs.penalties}, outputs.scalars
+        found = {pair: both(outputs, *pair.split("+")) for pair in self.pairs}  # pair -> [B]
+        return {"embeddings": embeddings, "both": found, "penalties": outputs.penalties}, outputs.scalars
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the sum, spread over the examples so that its mean is the sum of the pairs' means."""
         parts = {}
         for pair, task in self.tasks.items():
-            both = tuple(by_example["embeddings"][name] for name in (task.first, task.second))
-            part = task.loss({"pair": both, "penalties": {}}, self._scalars(shared, pair), batch)
+            vectors = tuple(by_example["embeddings"][name] for name in (task.first, task.second))
+            own = {"pair": vectors, "both": by_example["both"][pair], "penalties": {}}
+            part = task.loss(own, self._scalars(shared, pair), batch)
             rows = jnp.sum(part.mask.astype(jnp.float32))
             parts[pair] = part.replace(metrics=part.metrics | {"rows": rows})
         weights = {pair: jnp.float32(self.weights.get(pair, 1.0)) for pair in self.pairs}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
+
 from mmjax.core.errors import one_of
-from mmjax.core.types import Array, Batch
+from mmjax.core.types import Array, Batch, Outputs
 from mmjax.losses import contrastive, ring
 from mmjax.tasks.task import Apply, TaskLoss
 
@@ -49,21 +51,28 @@ class Contrastive:
         one_of(self.form, sorted({form for _, form in LOSSES}), "Contrastive.form")
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
-        """Returns the embeddings (first [B, E], second [B, E]) with the penalties, and the learned scalars."""
+        """Returns the embeddings (first [B, E], second [B, E]), who has both and the penalties; the learned scalars."""
         for name in (self.first, self.second):
             one_of(name, batch.streams, "Contrastive: the modality")
         streams = {name: batch.streams[name] for name in (self.first, self.second)}
         outputs = apply(params, streams, rng)
         pair = tuple(outputs.embeddings[name] for name in streams)
-        return {"pair": pair, "penalties": outputs.penalties}, outputs.scalars
+        return {"pair": pair, "both": both(outputs, *streams), "penalties": outputs.penalties}, outputs.scalars
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the loss of every pair over all pairs of the batch."""
         for name in SCALARS[self.kind]:
             one_of(name, shared, "Contrastive: the learned scalar")
         scalars = {name: shared[name] for name in SCALARS[self.kind]}
-        present = [batch.streams[name].mask.any(axis=1) for name in (self.first, self.second)]
-        mask = batch.mask & present[0] & present[1]  # [B]
+        mask = batch.mask & (by_example["both"] > 0)  # [B]
         options = {"chunk_size": self.chunk_size} if self.form == "ring" else {}
         values = LOSSES[self.kind, self.form](*by_example["pair"], **scalars, group=batch.group, mask=mask, **options)
         return TaskLoss(values, mask, scalars).penalised(by_example["penalties"])
+
+
+def both(outputs: Outputs, first: str, second: str) -> Array:
+    """Returns 1 where an example has both modalities as the model saw them, without what it hid itself; [B] float32.
+
+    No bool: what crosses between a task's stages may be differentiated.
+    """
+    return (outputs.tokens[first].present & outputs.tokens[second].present).astype(jnp.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import optax
 from mmjax.core.errors import UserError, at_least, listed, one_of
 from mmjax.core.types import Array, Batch, Outputs
 from mmjax.layers.dropout import example_keys, fold
+from mmjax.layers.masked_inputs import num_hidden
 from mmjax.layers.patchify import patches_of
 from mmjax.losses.hard_negatives import hard_negatives, take_places
 from mmjax.losses.masked import masked_cross_entropy, masked_squared_error, normalised_patches
 from mmjax.losses.ring import ring_softmax_contrastive
+from mmjax.tasks.contrastive import both
 from mmjax.tasks.masking import Masking
 from mmjax.tasks.multi import weighted_sum
 from mmjax.tasks.task import Apply, TaskLoss
@@ -68,6 +70,8 @@ class Flava:
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     chunk_size: int | None = None
 
+    passes: ClassVar[int] = 3
+
     def __post_init__(self):
         if wrong := sorted(set(self.weights) - set(OBJECTIVES)):
             raise UserError(f"Flava.weights names {listed(wrong)}; its objectives are {listed(OBJECTIVES)}.")
@@ -99,7 +103,8 @@ class Flava:
                 pairs = whole if self.whole_pairs else masked
                 found["matching"] = self._matching(apply, params, whole, pairs, batch, fold(keys, 1), fold(rng, 3))
         embeddings = tuple(whole.embeddings[name] for name in streams)
-        by_example = {"pair": embeddings, "found": found, "penalties": masked.penalties}
+        seen = both(whole, *streams)  # [B]
+        by_example = {"pair": embeddings, "both": seen, "found": found, "penalties": masked.penalties}
         return by_example, {"logit_scale": whole.scalars["logit_scale"]}
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
@@ -113,9 +118,10 @@ class Flava:
             parts[name] = part
         if self._weighs("contrastive"):
             with jax.named_scope("objective_contrastive"):
-                options = {"group": batch.group, "mask": rows["contrastive"], "chunk_size": self.chunk_size}
+                mask = rows["contrastive"] & (by_example["both"] > 0)
+                options = {"group": batch.group, "mask": mask, "chunk_size": self.chunk_size}
                 values = ring_softmax_contrastive(*by_example["pair"], **shared, **options)
-            parts["contrastive"] = TaskLoss(values, rows["contrastive"], dict(shared))
+            parts["contrastive"] = TaskLoss(values, mask, dict(shared))
         weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in parts}
         summed = weighted_sum(parts, weights).penalised(by_example["penalties"])
         return summed.replace(parts={}, weights={})
@@ -154,6 +160,13 @@ class Flava:
                 continue
             one_of(name, masked.predictions, "Flava: the decoder")
             answer = masked.predictions[name]
+            share = self.masking.image_share if of == self.image else self.masking.text_share
+            needed, most = num_hidden(targets[of].shape[1], share), answer["positions"].shape[1]
+            if most < needed:
+                raise UserError(
+                    f"Flava: the decoder {name!r} predicts {most} tokens of an example at most, and of "
+                    f"{targets[of].shape[1]} tokens a share of {share} hides {needed}; set its `most` to {needed}."
+                )
             places = answer["positions"] - (masked.tokens[of].x.shape[1] - targets[of].shape[1])  # [B, M]
             found[name] = _judged(answer, jax.vmap(lambda x, place: x[place])(targets[of], jnp.maximum(places, 0)))
         return found
@@ -169,7 +182,8 @@ class Flava:
         answers = ((pairs.predictions["matching"], 1), (wrong, 0))  # [B, 2]
         losses = [cross_entropy(logits, jnp.full(found.shape, label)) for logits, label in answers]
         right = [(logits.argmax(axis=-1) == label).astype(jnp.float32) for logits, label in answers]
-        return sum(losses) / 2, sum(right) / 2, found.astype(jnp.float32)
+        counts = found * both(whole, self.image, self.text) * both(pairs, self.image, self.text)
+        return sum(losses) / 2, sum(right) / 2, counts
 
     def _mismatched(self, whole: Outputs, pairs: Outputs, batch: Batch, keys: Array) -> tuple[dict[str, Any], Array]:
         """Returns the tokens of both modalities, one of them another row's, and found [B]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from mmjax.core.errors import UserError
 from mmjax.core.types import Array, Stream
 from mmjax.layers.dropout import fold
 from mmjax.layers.masked_inputs import hide_patches, hide_words, num_hidden
@@ -21,6 +22,9 @@ class Masking:
       special: ids that are no words.
       image_share, text_share: that is hidden.
 
+    Raises:
+      UserError: a share that is not in (0, 1], or ids that are not below vocab_size.
+
     References:
       Bao et al., BEiT, 2022 (40 % of the patches); Devlin et al., BERT, 2019 (15 % of the words).
     """
@@ -35,6 +39,12 @@ class Masking:
     def __post_init__(self):
         num_hidden(1, self.image_share), num_hidden(1, self.text_share)
         object.__setattr__(self, "special", tuple(self.special))
+        for number in (self.mask_id, *self.special):
+            if not 0 <= number < self.vocab_size:
+                raise UserError(
+                    f"Masking: mask_id={self.mask_id} and special={self.special} must be ids below vocab_size="
+                    f"{self.vocab_size}; {number} is not."
+                )
 
     def num_patches(self, image: Stream) -> int:
         """Returns into how many patches the encoder cuts each picture."""

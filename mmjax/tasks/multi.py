@@ -36,7 +36,7 @@ class MultiTask:
         is weighed alike.
 
     Raises:
-      UserError: no task, or a weight of none.
+      UserError: no task, one that needs the model more than once (Flava), or a weight of none.
 
     References:
       Kendall et al., Multi-Task Learning Using Uncertainty to Weigh Losses, 2018, equation 7.
@@ -49,6 +49,12 @@ class MultiTask:
     def __post_init__(self):
         if not self.tasks:
             raise UserError("MultiTask.tasks is empty; it needs at least one task.")
+        for name, task in self.tasks.items():
+            if (passes := getattr(task, "passes", 1)) > 1:
+                raise UserError(
+                    f"MultiTask.tasks.{name}: {type(task).__name__} runs the model {passes} times, and all tasks here "
+                    "share one run. It is a weighted sum of objectives itself; train it alone."
+                )
         if wrong := sorted(set(self.weights) - set(self.tasks)):
             raise UserError(f"MultiTask.weights names {listed(wrong)}; its tasks are {listed(self.tasks)}.")
         at_least(0, "MultiTask.weights", **self.weights)

@@ -93,7 +93,8 @@ def loss_of(task: Task, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
 class Task(Protocol):
     """A pure loss in two stages; what crosses between them is what gradient caching keeps of a micro-batch.
 
-    `embed` sees examples one by one (any micro-batch of them); `loss` sees the whole batch.
+    `embed` sees examples one by one (any micro-batch of them); `loss` sees the whole batch. A task whose `embed` runs
+    the model more than once says so by a class attribute `passes`; MultiTask, which runs it once for all, takes none.
     """
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:

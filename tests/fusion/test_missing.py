@@ -171,3 +171,21 @@ def test_garbage_in_what_is_missing_reaches_nothing(name):
             np.testing.assert_array_equal(rows_of(found[key], b), rows_of(expected[key], b))
     for key in penalties:
         np.testing.assert_array_equal(others[key], penalties[key])
+
+
+@pytest.mark.parametrize("name", ["learned", "hallucinated"])
+def test_what_is_hidden_stays_hidden_where_the_modality_is_there(name):
+    params, run = case(name)
+    hidden = {key: stream.replace(hidden=stream.mask) for key, stream in TOKENS.items()}
+    filled, _ = run(params, hidden)
+    for key, stream in filled.items():
+        size = TOKENS[key].mask.shape[1]
+        np.testing.assert_array_equal(stream.hidden[:, :size], TOKENS[key].mask)
+        assert not np.asarray(stream.hidden)[:, size:].any()
+
+
+def test_one_feature_a_modality_has_no_hidden_tokens():
+    params, run = case("shared")
+    tokens = TOKENS | {"image": TOKENS["image"].replace(hidden=TOKENS["image"].mask)}
+    with pytest.raises(UserError, match="nothing can predict the hidden ones of image"):
+        run(params, tokens)

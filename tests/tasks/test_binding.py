@@ -124,6 +124,7 @@ def test_the_loss_is_the_weighted_sum_of_the_pairs_over_their_own_rows():
         first, second = pair.split("+")
         scalars = {"logit_scale": outputs.scalars[f"logit_scale/{pair}"]}
         by_example = {"pair": (outputs.embeddings[first], outputs.embeddings[second]), "penalties": {}}
+        by_example["both"] = np.float32(rows.streams[first].present & rows.streams[second].present)
         expected[pair] = Contrastive(first, second, form="dense").loss(by_example, scalars, rows)
         assert float(task_loss.metrics[f"{pair}/loss"]) == pytest.approx(float(expected[pair].mean()), rel=1e-6)
         assert float(task_loss.metrics[f"{pair}/rows"]) == float(expected[pair].mask.sum())

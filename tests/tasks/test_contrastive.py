@@ -29,9 +29,13 @@ BATCH = Batch(
 )
 
 
-def pair(first, second):
-    """Returns what Contrastive.embed gives for two embeddings."""
-    return {"pair": (first, second), "penalties": {}}
+def pair(first, second, rows=slice(None)):
+    """Returns what Contrastive.embed gives for two embeddings of these rows of the batch."""
+    return {
+        "pair": (first[rows], second[rows]),
+        "both": jnp.asarray(TEXT_MASK.any(1)[rows], jnp.float32),
+        "penalties": {},
+    }
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -46,7 +50,7 @@ def test_forms_agree_and_missing_or_padding_rows_do_not_count(kind):
         BATCH.group[kept],
         np.ones(4, bool),
     )
-    expected = Contrastive(kind=kind, form="dense").loss(pair(A[kept], B[kept]), shared, alone)
+    expected = Contrastive(kind=kind, form="dense").loss(pair(A, B, kept), shared, alone)
     assert float(found["ring"].mean()) == pytest.approx(float(expected.mean()), rel=1e-5)
 
 

@@ -1,5 +1,6 @@
 """FLAVA: analytic losses at the start, each objective's own rows, one program, devices, precision, learning."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,11 +12,14 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.layers.dropout import example_keys
 from mmjax.tasks.flava import OBJECTIVES, Flava
+from mmjax.tasks.masking import Masking
+from mmjax.tasks.multi import MultiTask
 from tests.devices import run_on_devices
 from tests.quick import jit
 from tests.tasks.flava import (
     CODES,
     MASKING,
+    PATCH,
     SIZE,
     VOCABULARY,
     flava_model,
@@ -199,3 +203,26 @@ def test_wrong_settings_are_sentences():
         jax.eval_shape(
             lambda key: loss_of(finer, flava_task(), finer.init(key, BATCH.streams)["params"], BATCH), KEYS[0]
         )
+
+
+def test_a_decoder_too_small_for_what_is_hidden_is_refused():
+    task = dataclasses.replace(flava_task(), masking=dataclasses.replace(MASKING, image_share=0.75))
+    with pytest.raises(UserError, match=r"decoder 'mim' predicts 2 tokens .* share of 0.75 hides \d+; set its `most`"):
+        loss_of(flava_model(), task, fresh(True), BATCH, keys=KEYS)
+
+
+@pytest.mark.parametrize(("mask_id", "special"), [(VOCABULARY, (0, 1)), (5, (0, VOCABULARY + 3)), (-1, ())])
+def test_ids_that_the_vocabulary_has_not_are_refused(mask_id, special):
+    with pytest.raises(UserError, match=r"must be ids below vocab_size=24"):
+        Masking(PATCH, VOCABULARY, mask_id, special)
+
+
+def test_it_shares_its_model_with_no_other_task():
+    with pytest.raises(UserError, match=r"MultiTask\.tasks\.flava: Flava runs the model 3 times"):
+        MultiTask({"flava": flava_task()})
+
+
+def test_a_modality_that_the_model_hides_makes_no_pair():
+    model = flava_model().clone(modality_dropout={"text": 1.0})
+    found = loss_of(model, flava_task(), fresh(True), BATCH, keys=KEYS)
+    assert found.metrics["contrastive/loss"] == found.metrics["matching/loss"] == 0
