@@ -2,19 +2,23 @@
 
 import errno
 import os
+import pathlib
 import sys
 
 import numpy as np
 import pytest
 
+from mmjax.core.config import load_config
 from mmjax.core.errors import UserError
 from mmjax.data.datasets import built, openmoji
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.sources import FolderSource, ManifestSource, TfdsSource, WebDatasetSource, files
-from mmjax.data.spec import describe, open_spec
+from mmjax.data.spec import describe, open_spec, point_at
 from mmjax.data.transforms import ImageTransform, TextTransform
 from tests.data import make_copies
 from tests.data.test_sources import Memory, png, tar
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +192,29 @@ def test_planted_damage_is_counted_exactly(original, tmp_path, write):
         masks = np.concatenate([batch.mask for batch in pipeline.eval_batches()])[: copy.size]
         assert pipeline.bad.counts() == planted
         assert np.flatnonzero(~masks).tolist() == sorted(i for i, kind in copy.damaged.items() if kind in planted)
+
+
+def test_names_of_columns_and_the_cache_can_be_set(original, tmp_path):
+    copy = make_copies.write_manifest(original, tmp_path / "table", suffix=".csv")
+    text = pathlib.Path(copy.spec).read_text()
+    pathlib.Path(copy.spec).write_text(text.replace("image", "photo_of", 1).replace("caption", "says", 1))
+    with pytest.raises(UserError, match=r"data\.source\.columns={'image': \.\.\."):
+        open_spec(copy.spec)
+    names = {"image": "photo_of", "caption": "says"}
+    assert open_spec(copy.spec, columns=names).read(3) | original.read(3) == open_spec(copy.spec, columns=names).read(3)
+    shards = make_copies.write_shards(original, tmp_path / "shards", per_shard=20)
+    open_spec(shards.spec, cache_dir=str(tmp_path / "index"))
+    assert any((tmp_path / "index").rglob("*.npz"))
+    with pytest.raises(UserError, match=r"a ManifestSource: the setting: 'cache_dir' is unknown"):
+        open_spec(copy.spec, columns=names, cache_dir="x")
+
+
+def test_a_mixture_of_one_source_and_its_views_stays_one():
+    data = load_config(f"{CONFIGS / 'flava.py'}:smoke").data
+    point_at(data, "openmoji:test")
+    pairs, pictures, names = data.source.sources
+    assert pairs is pictures.source is names.source and pairs.spec == "openmoji:test"
+    assert data.source.weights == [0.5, 0.25, 0.25]
+    bound = load_config(f"{CONFIGS / 'bind.py'}:smoke").data  # of several sources
+    point_at(bound, "openmoji:test")
+    assert bound.source.spec == "openmoji:test"

@@ -45,7 +45,7 @@ class ManifestSource:
 
     how: ClassVar[str] = (
         "A manifest has a column of picture paths ('image', 'file_name', 'path', ...) and one of captions ('caption', "
-        "'text', 'title', ...); other names can be given as ManifestSource(columns={'image': ..., 'caption': ...})."
+        "'text', 'title', ...); other names can be given: --set \"data.source.columns={'image': ..., 'caption': ...}\"."
     )
 
     path: str

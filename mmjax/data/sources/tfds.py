@@ -48,7 +48,7 @@ class TfdsSource:
 
     how: ClassVar[str] = (
         "A TFDS data set has an Image feature and a Text feature named 'caption', 'text', 'title', ...; others can be "
-        "given as TfdsSource(columns={'image': ..., 'caption': ...})."
+        "given: --set \"data.source.columns={'image': ..., 'caption': ...}\"."
     )
 
     dataset: str | tfds.core.DatasetBuilder
