@@ -25,7 +25,8 @@ class AttributionEvaluator:
 
     The score of an example is that of the class which is predicted from all it has. A score of whole modalities is
     shared out exactly (up to 4 of them); one that needs them all (a cosine) among their parts, by sampled orders, as
-    MM-SHAP does. After training, `attribution.png` in the run's folder shows a few of the examples.
+    MM-SHAP does, but that a text's begin and end are parts like any other. After training, `attribution.png` in the
+    run's folder shows a few of the examples.
 
     Attributes:
       score: what is shared out; see evaluation.scores.

@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.precision import in_float32
 from mmjax.core.types import Array, Outputs, Stream, Tokens
 from mmjax.evaluation.rules import SHARES, gate, relevant
 from mmjax.evaluation.sites import (
@@ -135,6 +136,8 @@ def _propagated(
     model: nn.Module, params: Any, streams: Mapping[str, Stream], sites: Sites, weights: Weights, joint: jax.Array
 ) -> dict[Path, jax.Array]:
     """Returns path -> [B, N]: the derivative, under the rules, of the vector that is read for a token at each site."""
+
+    model = in_float32(model)  # a derivative of 12 layers in bfloat16 would be the rounding's as much as the model's
 
     def read(seeds: Weights) -> jax.Array:
         variables = {"params": params, RELEVANCY: collection({**weights, **seeds})}

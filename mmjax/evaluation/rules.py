@@ -1,8 +1,8 @@
 """Rules of relevancy: what each layer passes on, in place of its derivative, while its value stays as it is.
 
 An attention layer passes on what its keys hold, by the weights in the collection 'relevancy'; a residual sum adds;
-norms and projections pass on what they are given; a pool passes on its tokens by their shares; an MLP passes on
-nothing. A token holds one number, the mean over its features.
+norms and projections pass on what they are given; a pool passes on its tokens by their shares; an MLP beside a
+residual sum passes on nothing, any other is a projection. A token holds one number, the mean over its features.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ import jax.numpy as jnp
 from mmjax.evaluation.sites import ATTENTION, TOKENS, at_tokens
 from mmjax.layers.attention import Attention
 from mmjax.layers.conformer import ConvolutionModule, FeedForward
+from mmjax.layers.cross_attention import CrossBlock
 from mmjax.layers.hooks import PERTURBATIONS, RELEVANCY
 from mmjax.layers.mlp import Mlp
 from mmjax.layers.norm import LayerNorm
 from mmjax.layers.pooling import Pool
+from mmjax.layers.space_time import DividedBlock
+from mmjax.layers.transformer import Block
 
-BRANCHES = (Mlp, FeedForward, ConvolutionModule)
+BRANCHES = (FeedForward, ConvolutionModule)
+RESIDUAL = (Block, CrossBlock, DividedBlock, Pool)
+"""Whose MLP is added to what it is given."""
+
 NORMS = (LayerNorm, nn.LayerNorm)
 
 SHARES = "shares"
@@ -31,11 +37,11 @@ SHARES = "shares"
 
 def relevant(module: nn.Module, call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
     """The rules of relevancy; a module that has none is differentiated as it is."""
-    if isinstance(module, BRANCHES):
+    if isinstance(module, BRANCHES) or (isinstance(module, Mlp) and isinstance(module.parent, RESIDUAL)):
         return jax.lax.stop_gradient(call(*args, **kwargs))
     if isinstance(module, NORMS):
         return graft(call(*args, **kwargs), args[0])
-    if isinstance(module, nn.Dense):
+    if isinstance(module, (Mlp, nn.Dense)):
         return graft(call(*args, **kwargs), args[0].mean(axis=-1, keepdims=True))
     if isinstance(module, Attention):
         return graft(call(*args, **kwargs), _attended(module, *args, **kwargs))

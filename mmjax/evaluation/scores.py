@@ -23,7 +23,7 @@ class Score(Protocol):
       whole: it is 0 unless all its modalities are there, so that shares of whole modalities say nothing.
     """
 
-    whole: ClassVar[bool]
+    whole: bool
 
     def __call__(self, answers: Answers, present: Mapping[str, Array]) -> jax.Array:
         """Returns [B, K] float32, which Shapley shares add up to; present is modality -> [B] bool."""
@@ -63,24 +63,29 @@ class Probability:
 
     Attributes:
       head: decoder of the model.
+      whole: the head is asked of whole examples alone (do image and text match?): 0 where a modality is missing.
 
     Raises:
       UserError: the model has no such head.
     """
 
     head: str = "label"
-    whole: ClassVar[bool] = False
+    whole: bool = False
 
     def __call__(self, answers: Answers, present: Mapping[str, Array]) -> jax.Array:
         """Returns [B, K]."""
         one_of(self.head, answers, "Probability: the head")
-        return jax.nn.softmax(answers[self.head].astype(jnp.float32), axis=-1)
+        return self._of_whole(jax.nn.softmax(answers[self.head].astype(jnp.float32), axis=-1), present)
 
     def evidence(self, answers: Answers, present: Mapping[str, Array]) -> jax.Array:
         """Returns [B, K]."""
         one_of(self.head, answers, "Probability: the head")
         logits = answers[self.head].astype(jnp.float32)
-        return logits - logits.mean(axis=-1, keepdims=True)
+        return self._of_whole(logits - logits.mean(axis=-1, keepdims=True), present)
+
+    def _of_whole(self, table: jax.Array, present: Mapping[str, Array]) -> jax.Array:
+        there = jnp.stack(list(present.values())).all(axis=0)  # [B]
+        return jnp.where(there[:, None], table, 0.0) if self.whole else table
 
 
 @dataclasses.dataclass(frozen=True)

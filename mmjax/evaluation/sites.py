@@ -27,6 +27,11 @@ Path = tuple[str, ...]
 ENCODER = "encoders_"
 """What the names of the encoders of a model.MultimodalModel begin with in its parameters."""
 
+TEACHER = "teachers_"
+"""What the names of its teachers begin with: an explanation is of the model itself, not of what taught it."""
+
+JOINT = ("fusion", "missing")
+
 TOWERS = (Transformer, DividedTransformer, Conformer)
 ATTENTION, TOKENS = "attention", "tokens"
 
@@ -61,8 +66,8 @@ class Sites:
         return [path for path in paths if self.tokens[path].shape == self.tokens[paths[-1]].shape]
 
     def joint_attention(self) -> list[Path]:
-        """Returns the paths of attention that is of no encoder: that of the fusion."""
-        return [path for path in self.attention if not path[0].startswith(ENCODER)]
+        """Returns the paths of the attention that joins modalities: of the fusion, not of encoders or decoders."""
+        return [path for path in self.attention if path[0] in JOINT]
 
     def _of(self, modality: str) -> list[Path]:
         return [path for path in self.kinds if path[0] == f"{ENCODER}{modality}"]
@@ -84,7 +89,8 @@ def find_sites(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> 
     def trace(params: Any, streams: Mapping[str, Stream]) -> Any:
         return run(model, {"params": params}, streams, at_tokens(record))[1]
 
-    shapes = {path: only(path, leaf) for path, leaf in flatten_dict(jax.eval_shape(trace, params, streams)).items()}
+    stored = flatten_dict(jax.eval_shape(trace, params, streams))
+    shapes = {path: only(path, leaf) for path, leaf in stored.items() if not _taught(path)}
     attention = {path: shape for path, shape in shapes.items() if path[-1] == ATTENTION}
     return Sites(kinds, attention, {path: shapes[path] for path in kinds})
 
@@ -93,7 +99,7 @@ def run(model: nn.Module, variables: Mapping[str, Any], streams: Mapping[str, St
     """Returns (outputs, what was stored) of the model without noise, every call in it under the rule."""
 
     def intercept(call: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        if context.method_name != "__call__":
+        if context.method_name != "__call__" or _taught(context.module.path):
             return call(*args, **kwargs)
         return rule(context.module, call, args, kwargs)
 
@@ -128,6 +134,10 @@ def _kind(module: nn.Module) -> str | None:
     return "tower" if isinstance(module, TOWERS) else None
 
 
+def _taught(path: Path) -> bool:
+    return bool(path) and path[0].startswith(TEACHER)
+
+
 def only(path: Path, stored: tuple[Any, ...]) -> Any:
     """Returns the one value that was stored at path.
 
@@ -149,4 +159,5 @@ def collection(values: Mapping[Path, Array]) -> dict[str, Any]:
 
 def stored_attention(stored: Mapping[str, Any]) -> dict[Path, jax.Array]:
     """Returns path -> weights of what a pass has stored."""
-    return {path: only(path, leaf) for path, leaf in flatten_dict(dict(stored)).items() if path[-1] == ATTENTION}
+    found = {path: leaf for path, leaf in flatten_dict(dict(stored)).items() if path[-1] == ATTENTION}
+    return {path: only(path, leaf) for path, leaf in found.items() if not _taught(path)}

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import fiddle as fdl
 import jax
 import numpy as np
 
@@ -25,6 +26,7 @@ from mmjax.evaluation.shapley import exact_shapley, permutation_shapley, shares,
 from mmjax.notebook import inputs
 from mmjax.notebook.explanation import Explanation, repeated, table
 from mmjax.notebook.run_folder import setting
+from mmjax.tasks.flava import Flava
 
 if TYPE_CHECKING:
     from mmjax.notebook.loaded_model import LoadedModel
@@ -127,16 +129,23 @@ def _usual(run: LoadedModel, streams: Streams) -> Score:
     batch = {name: inputs.to_stream(each, [], run.batch_size) for name, each in run.transforms.items()}
     answers = run.embed(batch)
     vectors = {*run.transforms, *(name for name, each in run.model.decoders.items() if isinstance(each, Features))}
+    answers = {name: value for name, value in answers.items() if np.issubdtype(value.dtype, np.floating)}  # no codes
     heads = {name: value.shape for name, value in answers.items() if name not in vectors and value.ndim == 2}
     if heads:
         name, shape = next(iter(heads.items()))
-        return Probability(name) if shape[1] > 1 else Value(name)
+        return Probability(name, whole=_matches(run, name)) if shape[1] > 1 else Value(name)
     pair = [name for name in streams if name in answers]
     if len(pair) != 2:
         raise UserError(
             f"explain: the run has no head; give the two modalities of a cosine, not {listed(pair) or 'none'}."
         )
     return Cosine(*pair)
+
+
+def _matches(run: LoadedModel, head: str) -> bool:
+    """Says whether a head was asked of pairs alone, as FLAVA's matching is."""
+    task = setting(run.config, "task")
+    return isinstance(task, fdl.Config) and fdl.get_callable(task) is Flava and head == "matching"
 
 
 def _label(run: LoadedModel, score: Score, column: int) -> str:

@@ -17,7 +17,10 @@ from mmjax.evaluation.relevancy import relevancy, rollout, rollout_matrix
 from mmjax.evaluation.scores import Cosine, Probability, evidence_of
 from mmjax.fusion.bottleneck import Bottleneck
 from mmjax.fusion.co_attention import CoAttention
+from mmjax.fusion.hallucination import Hallucination
 from mmjax.fusion.late import Late
+from mmjax.fusion.missing import LearnedTokens
+from mmjax.fusion.shared_specific import SharedSpecific
 from mmjax.layers.hooks import PERTURBATIONS
 from mmjax.model import MultimodalModel
 from tests.evaluation import explained, planted
@@ -79,6 +82,43 @@ def test_rollout_shares_towers_alike_whatever_their_depth():
     model = model.clone(encoders=deeper)
     rolled = jit(lambda p, s: rollout(model, p, s))(explained.params_of(model, streams), streams)
     assert [float(values.sum()) for values in rolled.values()] == pytest.approx([0.5, 0.5], abs=1e-5)
+
+
+@pytest.mark.parametrize("missing", [SharedSpecific(16, 12), LearnedTokens(2), Hallucination(16, 12)])
+def test_through_what_stands_in_for_the_missing(missing):
+    streams = explained.streams()
+    model = explained.fused("early", **SMALL).clone(missing=missing)
+    rows = jax.tree.map(lambda leaf: leaf[:1], streams)  # nothing is missing
+    found, rolled = both(model, explained.params_of(model, streams), rows, Probability())
+    assert sum(float(values.sum()) for values in rolled.values()) == pytest.approx(1, abs=1e-5)
+    for name in streams:
+        assert found.attended[name].all() and float(found.tokens[name].sum()) > 0
+
+
+def test_a_teacher_takes_no_part():
+    streams = explained.streams()
+    model = explained.fused("gated", **SMALL)
+    params = explained.params_of(model, streams)
+    found, rolled = both(model, params, streams, Probability())
+    taught = model.clone(teachers={"other": explained.fused("early", **SMALL)})
+    own = explained.params_of(taught, streams) | params
+    others, beside = both(taught, own, streams, Probability())
+    for name in streams:
+        np.testing.assert_allclose(beside[name], rolled[name], atol=1e-6)
+        np.testing.assert_allclose(others.tokens[name], found.tokens[name], atol=1e-6)
+
+
+def test_bfloat16_rolls_out_as_float32_does():
+    streams = jax.tree.map(lambda leaf: leaf[:1], explained.streams())
+    model = explained.towers().clone()
+    params = explained.params_of(model, streams)
+    low = model.clone(encoders={name: each.clone(dtype=jnp.bfloat16) for name, each in model.encoders.items()})
+    weights = jit(lambda p, s: low.apply({"params": p}, s, mutable=["intermediates"])[1])(params, streams)
+    stored = weights["intermediates"]["encoders_image"]
+    layers = next(leaf for leaf in jax.tree.leaves(stored) if leaf.ndim == 5)  # [depth, B, H, N, N]
+    expected = rollout_matrix(list(layers))[:, 0]  # of the class token that is pooled
+    found = jit(lambda p, s: rollout(low, p, s))(params, streams)["image"]
+    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=1e-4)
 
 
 def attention_and_gradients(model, params, streams, score):

@@ -27,9 +27,10 @@ from mmjax.notebook.loaded import load
 from mmjax.notebook.loaded_model import LoadedModel
 from mmjax.notebook.why_plots import why_picture
 from mmjax.notebook.why_report import attribution_report
+from mmjax.tasks.flava import Flava
 from mmjax.training.experiment import Experiment
 from tests.devices import run_on_devices
-from tests.tasks.flava import LENGTH, flava_model, mixed_batch
+from tests.tasks.flava import LENGTH, MASKING, flava_model, mixed_batch
 
 SENSORS = ("accelerometer", "gyroscope")
 
@@ -177,7 +178,8 @@ def flava():
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: np.float32(rng.normal(0, 0.2, leaf.shape)), shapes)
     transforms = {"image": ImageTransform(size=8), "text": TextTransform(context_length=LENGTH, tokenizer=tokenizer)}
-    config, mesh = fdl.Config(Experiment, data=fdl.Config(Pipeline)), make_mesh(MeshShape(), jax.devices()[:1])
+    config = fdl.Config(Experiment, task=fdl.Config(Flava, MASKING), data=fdl.Config(Pipeline))
+    mesh = make_mesh(MeshShape(), jax.devices()[:1])
     return LoadedModel(pathlib.Path("none"), 0, config, model, params, transforms, mesh, 4)
 
 
@@ -185,7 +187,9 @@ def flava():
 def test_flava_explains_its_matching_and_not_a_vector(flava, score):
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3)).astype(np.uint8))
     found = flava.explain(image=picture, text="a cat", score=score)
-    assert found.score == (score or Probability("matching"))
+    assert found.score == (score or Probability("matching", whole=True))
+    if score is None:
+        assert found.nothing == 0  # the head was never asked of one half
     assert added(found) == pytest.approx(found.value - found.nothing, abs=1e-5) and abs(added(found)) > 1e-3
     assert found.attended == {"image": True, "text": True} and found.relevancy["image"].shape == (2, 2)
 
