@@ -15,7 +15,7 @@ from mmjax.planning import command as planning
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of `python -m mmjax`."""
-    main = argparse.ArgumentParser(prog="mmjax", description="Train models over several modalities in JAX.")
+    main = argparse.ArgumentParser(prog="python -m mmjax", description="Train models over several modalities in JAX.")
     commands = main.add_subparsers(dest="command", required=True)
     config = argparse.ArgumentParser(add_help=False)
     config.add_argument(
@@ -33,15 +33,25 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--process-id", type=int, help="several processes: which of them this is")
     train = commands.add_parser("train", help="train, or go on training, the run in --workdir", parents=[config, job])
     train.add_argument("--workdir", help="folder of the run: checkpoints, metrics, results")
-    train.add_argument("--data", metavar="SPEC", help="train on this: a TFDS name, tar shards, a manifest, a folder")
+    train.add_argument(
+        "--data", metavar="SPEC", help="train on this: tfds:NAME, 'shards/*.tar', captions.csv[:FOLDER], a folder"
+    )
     train.add_argument("--init-from", metavar="RUN", help="begin with the weights of another run (weights only)")
     train.add_argument("--print-config", action="store_true", help="show the config and stop")
     evaluate = commands.add_parser("evaluate", help="evaluate a run", parents=[job])
     evaluate.add_argument("--run", required=True, help="workdir of the run")
     evaluate.add_argument("--data", metavar="SPEC", help="evaluate on this instead of the run's own held-out data")
     evaluate.add_argument("--train-data", metavar="SPEC", help="labelled data that linear probe and k-NN learn from")
+    evaluate.add_argument("--class-names", metavar="FILE", help="zero-shot: what the classes are called, one a line")
+    evaluate.add_argument("--templates", metavar="FILE", help="zero-shot: prompts, one a line, {} for the name")
     evaluate.add_argument("--step", type=_step, help="checkpoint to evaluate: a number or 'best' (default: the newest)")
-    evaluate.add_argument("--allow-import", action="append", default=[], metavar="PACKAGE", help="see core.config")
+    evaluate.add_argument(
+        "--allow-import",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package that the run's config may name classes of; you trust it",
+    )
     plan = commands.add_parser(
         "plan", help="memory, time and cost of a run on devices that need not be here", parents=[config]
     )
@@ -209,9 +219,13 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.train_data and not options.data:
         raise UserError("--train-data needs --data: the labelled data that is judged on what is learned.")
+    if (options.class_names or options.templates) and not options.data:
+        raise UserError("--class-names and --templates need --data: the labelled pictures that they are for.")
     _join_processes(options)
     mesh = make_mesh() if jax.process_count() > 1 else None
     run = load(options.run, step=options.step, allow=options.allow_import, mesh=mesh)
-    metrics = run.evaluate(options.data, options.train_data)
+    metrics = run.evaluate(
+        options.data, options.train_data, class_names=options.class_names, templates=options.templates
+    )
     Console(quiet=jax.process_index() > 0).print(results_table(metrics, title=f"{options.run}, step {run.step}"))
     return 0

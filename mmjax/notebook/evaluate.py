@@ -15,6 +15,7 @@ from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
 from mmjax.data.spec import open_spec
 from mmjax.evaluation.evaluator import RetrievalEvaluator
+from mmjax.evaluation.zeroshot import TEMPLATES, read_lines
 from mmjax.notebook.classify import LABEL, probe, zero_shot
 from mmjax.notebook.run_folder import setting
 from mmjax.training.evaluate import bind, encoded, evaluate
@@ -42,7 +43,13 @@ def evaluate_own(run: LoadedModel) -> dict[str, float]:
     return _evaluated(run, evaluations)
 
 
-def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> dict[str, float]:
+def evaluate_on(
+    run: LoadedModel,
+    data: str,
+    train_data: str | None = None,
+    class_names: str | None = None,
+    templates: str | None = None,
+) -> dict[str, float]:
     """Evaluates on other data all that its columns allow.
 
     Args:
@@ -50,6 +57,8 @@ def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> d
       data: what `--data` takes. With captions: retrieval, N captions to M pictures. With a column 'label':
         zero-shot classification (labels that are words), and the probes where train_data is given.
       train_data: as data, with labels; what the linear probe and k-NN learn from.
+      class_names: file with what the classes are called, one a line in their order; None: as the labels are.
+      templates: file with prompts, one a line, '{}' for the name; None is zeroshot.TEMPLATES.
 
     Returns:
       'retrieval/...', 'zeroshot/...', 'probe/linear/...' and 'probe/knn/...' -> value; see mmjax.evaluation.
@@ -68,14 +77,16 @@ def evaluate_on(run: LoadedModel, data: str, train_data: str | None = None) -> d
     if has[queries.column]:
         evaluations["retrieval"] = Evaluation(source, evaluator, run.batch_size)
     if has[LABEL]:
-        evaluations |= zero_shot(source, evaluator.gallery, evaluator.queries, run.batch_size)
+        words = None if class_names is None else read_lines(class_names)
+        prompts = TEMPLATES if templates is None else read_lines(templates)
+        evaluations |= zero_shot(source, evaluator.gallery, evaluator.queries, run.batch_size, words, prompts)
     if train_data:
         train = open_spec(train_data, [gallery.column, LABEL])
         evaluations |= probe(source, train, evaluator.gallery, run.batch_size)
     if not evaluations:
         raise UserError(
-            f"--data {data!r}: its labels are numbers, which no prompt can name; name data to learn them from with "
-            "--train-data SPEC."
+            f"--data {data!r}: its labels are numbers or WordNet ids, which no prompt can name; say what the classes "
+            "are called with --class-names FILE, or name data to learn them from with --train-data SPEC."
         )
     return _evaluated(run, evaluations)
 

@@ -412,8 +412,13 @@ class InitFrom:
     allow_extra: Sequence[str] = ()
 
     def _open(self) -> Checkpoints:
-        if not epath.Path(self.path).exists():
-            raise UserError(f"{self.path}: there is no such folder to take weights from (--init-from, teachers).")
+        path = epath.Path(self.path)
+        if not (path / "checkpoints").exists():
+            what = "is no run of mmjax: it has no folder 'checkpoints'" if path.exists() else "does not exist"
+            raise UserError(
+                f"{self.path} {what}. Weights (--init-from, teachers) are taken from the --workdir of a run; files of "
+                "other libraries (open_clip, transformers) cannot be read yet."
+            )
         return Checkpoints(self.path)
 
     def preprocess(self) -> dict[str, Any]:

@@ -141,6 +141,8 @@ def test_the_jobset_is_whole():
     rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
     chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
     assert job["parallelism"] == job["completions"] == rows * columns // chips
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"] and pod["restartPolicy"] == "Never"
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
 
 

@@ -229,6 +229,23 @@ def test_evaluate_on_other_data_counts_every_caption(run, tmp_path, records):
     assert found["probe/linear/top_1"] > 0.5
 
 
+def test_classes_that_are_ids_need_names(run, tmp_path, records):
+    for i, record in enumerate(records[:4]):
+        (tmp_path / f"{i}.png").write_bytes(record["image"])
+    rows = "".join(f"{i}.png,n0000000{i % 2}\n" for i in range(4))
+    (tmp_path / "data.csv").write_text(f"image,label\n{rows}")
+    data = str(tmp_path / "data.csv")
+    with pytest.raises(UserError, match=r"numbers or WordNet ids, .* --class-names FILE"):
+        run.evaluate(data)
+    (tmp_path / "names.txt").write_text("\n".join(record["caption"][0] for record in records[:2]))
+    (tmp_path / "prompts.txt").write_text("{}\nthe {}\n")
+    found = run.evaluate(data, class_names=str(tmp_path / "names.txt"), templates=str(tmp_path / "prompts.txt"))
+    assert 0 <= found["zeroshot/top_1"] <= 1
+    (tmp_path / "names.txt").write_text("cat")
+    with pytest.raises(UserError, match=r"has 2 classes \(n00000000, n00000001\), and 1 names were given \(cat\)"):
+        run.evaluate(data, class_names=str(tmp_path / "names.txt"))
+
+
 def test_data_without_captions_or_labels_is_said(run, tmp_path, records):
     (tmp_path / "a.png").write_bytes(records[0]["image"])
     (tmp_path / "data.csv").write_text("image,size\na.png,3\n")
