@@ -12,12 +12,13 @@ import flax.linen as nn
 from mmjax.balance.modulator import Modulator
 from mmjax.core.config import construct, set_everywhere
 from mmjax.core.errors import at_least
-from mmjax.core.mesh import MeshShape
+from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.core.precision import compute_dtype
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.source import Source
 from mmjax.data.targets import Target
 from mmjax.tasks.task import Task
+from mmjax.training import duration, sharding
 from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.optimizer import Optimizer
 from mmjax.training.sharding import Rule
@@ -89,6 +90,20 @@ class Experiment:
     def __post_init__(self):
         counts = ("micro_batches", "log_every", "max_skipped_in_row")
         at_least(1, "experiment", **{name: getattr(self, name) for name in counts})
+
+
+def check_cheap(config: fdl.Config) -> None:
+    """Finds mistakes that need no data before data are opened and indexed: of a constructor, a duration, the batch.
+
+    Raises:
+      UserError: the first of them.
+    """
+    alone: Experiment = construct(fdl.copy_with(config, data=None, evaluations={}))
+    schedule = alone.optimizer.schedule
+    for length in (alone.duration, alone.evaluate_every, alone.keep.every, schedule.warmup, schedule.cooldown):
+        if length is not None:
+            duration.steps(length, 1, 1)
+    sharding.check_batch(config.data.batch_size, make_mesh(alone.mesh), alone.micro_batches)
 
 
 def build(config: fdl.Config) -> Any:

@@ -28,7 +28,7 @@ from mmjax.training import prepare
 from mmjax.training.agreement import Agreement
 from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import bind, encoded, evaluate
-from mmjax.training.experiment import Experiment, build
+from mmjax.training.experiment import Experiment, build, check_cheap
 from mmjax.training.initialise import initial_state, stored_preprocess
 from mmjax.training.lock import hold
 from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
@@ -55,6 +55,7 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
     with safe_permissions():
         folder = prepare.make_workdir(workdir)
         with hold(folder, tell):
+            check_cheap(config)
             experiment: Experiment = build(config)
             with contextlib.closing(Checkpoints(folder, experiment.keep, tell)) as checkpoints:
                 try:

@@ -34,6 +34,9 @@ class Optimizer:
       bounds: parameter path pattern -> (low, high), kept after every update (CLIP: logit_scale in 0 .. ln 100).
       ema: decay of the moving average of parameters, or None.
 
+    Raises:
+      UserError: an unknown name, or an ema that is no share.
+
     References:
       Loshchilov & Hutter, Decoupled Weight Decay Regularization, 2019; Chen et al., Symbolic Discovery of
       Optimization Algorithms (Lion), 2023; Shazeer & Stern, Adafactor, 2018.
@@ -53,6 +56,7 @@ class Optimizer:
     ema: float | None = None
 
     def __post_init__(self):
+        one_of(self.name, PRECONDITIONERS, "optimizer.name")
         if self.ema is not None and not 0 <= self.ema < 1:
             raise UserError(f"optimizer.ema={self.ema} must be at least 0 and below 1, or None.")
 
@@ -60,7 +64,7 @@ class Optimizer:
         """Returns the transformation for params (arrays or their shapes).
 
         Raises:
-          UserError: an unknown name, or a pattern that matches no parameter.
+          UserError: a pattern that matches no parameter.
         """
         decay = path_mask(params, self.decay, "optimizer.decay") if self.weight_decay else None
         path_mask(params, tuple(self.bounds), "optimizer.bounds")
@@ -82,7 +86,6 @@ class Optimizer:
         return jax.tree.map(lambda frozen: not frozen, path_mask(params, self.frozen, "optimizer.frozen"))
 
     def _preconditioner(self) -> optax.GradientTransformation:
-        one_of(self.name, PRECONDITIONERS, "optimizer.name")
         if self.name == "adamw":
             return optax.scale_by_adam(self.b1, self.b2, self.epsilon)
         if self.name == "lion":

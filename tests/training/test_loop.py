@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from mmjax.core.errors import UserError
+from mmjax.core.override import override
 from mmjax.core.trees import flatten
+from mmjax.data.sources import ManifestSource
 from mmjax.tasks.contrastive import Contrastive
 from mmjax.training import agreement, loop, stop
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
@@ -169,6 +171,25 @@ def test_a_tokenizer_that_is_larger_than_the_table_is_refused(tmp_path):
     config = tiny_config()
     config.model.encoders["text"].vocab_size = 100
     with pytest.raises(UserError, match=r"encoders.text.vocab_size is 100, but the tokenizer of 'text' has \d+ tokens"):
+        fit(config, tmp_path, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("duration", "ten epochs", "duration 'ten epochs' is not understood"),
+        ("evaluate_every", "10 stpes", "duration '10 stpes' is not understood"),
+        ("optimizer.name", "adamx", "optimizer.name: 'adamx' is unknown. Did you mean 'adamw'"),
+        ("data.batch_size", 7, "batch size 7 is not divisible"),
+        ("mesh.data", 3, "does not fill the 1 devices"),
+    ],
+)
+def test_a_mistake_that_needs_no_data_is_found_before_they_are_opened(tmp_path, path, value, message):
+    config = tiny_config()
+    config.data.source = fdl.Config(ManifestSource, "no/such/file.csv")
+    override(config, f"{path}={value!r}")
+    override(config, "micro_batches=2")
+    with pytest.raises(UserError, match=message):
         fit(config, tmp_path, Console(file=io.StringIO()))
 
 
