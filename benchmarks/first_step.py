@@ -71,7 +71,7 @@ def rows(found: Mapping[tuple[str, str], Sequence[float]]) -> list[dict[str, Any
     for heat in ("cold", "warm"):
         mine, other = found["scanned", heat], found["unrolled", heat]
         row = {"what": f"command to first step, {heat} cache", "unit": "s", "ours": statistics.median(mine)}
-        row |= {"peer": "unrolled, as big_vision is", "theirs": statistics.median(other)}
+        row |= {"peer": "mmjax, unrolled", "theirs": statistics.median(other)}
         table.append(row | {"ratio": statistics.median(a / b for a, b in zip(mine, other, strict=True))})
     return table
 

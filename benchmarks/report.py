@@ -184,7 +184,8 @@ def document(found: Mapping[str, Mapping[str, Any]]) -> str:
     parts = [
         "# Speed beside peers, measured",
         "Medians over turns in which ours and the peer take their places in alternation. A ratio is the median of ours "
-        "to the peer's within one turn: of images a second more is better, of seconds less. A goal with a unit is of "
+        "to the peer's within one turn: of images a second more is better, of seconds less; in brackets that of images "
+        "a processor second, which the threads' waiting for one another does not count in. A goal with a unit is of "
         "our own figure, one without of the ratio.",
         "\n".join(table),
         *([f"Not measured: {listed(missing)}."] if missing else []),
@@ -198,6 +199,7 @@ def line(name: str, row: Mapping[str, Any]) -> str:
     """Returns a row of the table; what a benchmark found nothing of is empty."""
     word = {True: "reached", False: "MISSED", None: ""}[row.get("reached")]
     ratio = f"{row['ratio']:.2f}" if row.get("ratio") is not None else ""
+    ratio += f" ({row['of_processor']:.2f})" if row.get("of_processor") is not None else ""
     figures = [f"{shown(row[key])} {row['unit']}" if row.get(key) is not None else "" for key in ("ours", "theirs")]
     cells = [name, row["what"], figures[0], row.get("peer", ""), figures[1], ratio, row.get("goal", ""), word]
     return "| " + " | ".join(cells) + " |"
