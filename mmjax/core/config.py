@@ -56,8 +56,8 @@ def _failures(spec: str, path: pathlib.Path) -> Iterator[None]:
         raise UserError(f"--config {spec}: {error}") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename) == path]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[-1]
+        lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == path.resolve()]
+        line = lines[-1] if lines else getattr(error, "lineno", "?")  # of a file that cannot be parsed
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"--config {spec}: line {line} fails with {type(error).__name__}: {first}") from error
 

@@ -49,10 +49,12 @@ def test_a_missing_file_names_the_nearest(monkeypatch):
         ),
     ],
 )
-def test_a_file_that_fails_is_a_sentence_with_its_line(tmp_path, text, message):
+def test_a_file_that_fails_is_a_sentence_with_its_line(monkeypatch, tmp_path, text, message):
     (tmp_path / "own.py").write_text(text)
-    with pytest.raises(UserError, match=message):
-        config.load_config(str(tmp_path / "own.py"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.py", str(tmp_path / "own.py")):
+        with pytest.raises(UserError, match=message):
+            config.load_config(name)
 
 
 def test_an_unknown_size_names_the_file_and_the_sizes():
