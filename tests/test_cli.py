@@ -15,8 +15,8 @@ def calls(monkeypatch):
     """Every call of load and of its model's evaluate: name -> arguments."""
     found = {}
 
-    def evaluate(*data):
-        found["evaluate"] = data
+    def evaluate(*data, **named):
+        found["evaluate"] = (*data, named)
         return {"probe/knn/top_1": 0.5}
 
     def load(directory, **options):
@@ -30,8 +30,10 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize(("words", "step"), [(["--step", "12"], 12), (["--step", "best"], "best"), ([], None)])
 def test_evaluate_hands_on_step_and_data(calls, capsys, words, step):
-    assert cli.main(["evaluate", "--run", "runs/x", "--data", "a.csv", "--train-data", "b.csv", *words]) == 0
-    assert calls == {"load": ("runs/x", {"step": step, "allow": [], "mesh": None}), "evaluate": ("a.csv", "b.csv")}
+    given = ["--data", "a.csv", "--train-data", "b.csv", "--class-names", "names.txt"]
+    assert cli.main(["evaluate", "--run", "runs/x", *given, *words]) == 0
+    assert calls["load"] == ("runs/x", {"step": step, "allow": [], "mesh": None})
+    assert calls["evaluate"] == ("a.csv", "b.csv", {"class_names": "names.txt", "templates": None})
     output = capsys.readouterr().out
     assert "runs/x, step 7" in output and "50.0 %" in output
 
@@ -39,6 +41,8 @@ def test_evaluate_hands_on_step_and_data(calls, capsys, words, step):
 def test_evaluate_mistakes_are_sentences(calls, capsys):
     assert cli.main(["evaluate", "--run", "runs/x", "--train-data", "b.csv"]) == 2 and not calls
     assert "mmjax: --train-data needs --data" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--run", "runs/x", "--templates", "t.txt"]) == 2 and not calls
+    assert "mmjax: --class-names and --templates need --data" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--run", "runs/x", "--step", "bets"])
     assert "'bets' is neither a number nor 'best'" in capsys.readouterr().err

@@ -123,8 +123,11 @@ def test_init_from_takes_weights_only_and_names_what_does_not_fit(tmp_path):
     found = InitFrom(str(tmp_path), allow_missing=["new/.*"], allow_extra=["b/.*"]).merge(target)
     assert flatten(found).keys() == {"a/kernel", "new/kernel"}
     np.testing.assert_array_equal(found["a"]["kernel"], PARAMS["a"]["kernel"])
-    with pytest.raises(UserError, match="there is no such folder to take"):
+    with pytest.raises(UserError, match=r"nowhere does not exist\. Weights .* are taken from the --workdir of a run"):
         InitFrom(str(tmp_path / "nowhere")).merge(target)
+    (tmp_path / "model.safetensors").write_bytes(b"w")
+    with pytest.raises(UserError, match=r"safetensors is no run of mmjax.*open_clip, transformers"):
+        InitFrom(str(tmp_path / "model.safetensors")).merge(target)
 
 
 def test_init_from_places_weights_over_two_hosts(tmp_path):

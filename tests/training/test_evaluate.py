@@ -230,8 +230,8 @@ def spied(name):
 spied("count_rivals"), spied("best_items")
 evaluated = LoadedModel.evaluate
 
-def evaluate(self, *data):
-    found.update(evaluated(self, *data))
+def evaluate(self, *data, **named):
+    found.update(evaluated(self, *data, **named))
     return found
 
 LoadedModel.evaluate = evaluate
