@@ -264,16 +264,18 @@ def table(found: dict[str, list[Measured]], peers: Sequence[str]) -> Iterator[st
         line = f"{way:26}{statistics.median(m.rate for m in turns):9.0f}"
         line += f"{1000 * statistics.median(m.cpu for m in turns):8.2f}"
         for peer in peers:
-            pairs = list(zip(turns, found[peer], strict=True))
-            faster = ratio(turns, found[peer])
-            cheaper = statistics.median(other.cpu / mine.cpu for mine, other in pairs)
-            line += f"{faster:13.2f} ({cheaper:5.2f})"
+            line += f"{ratio(turns, found[peer]):13.2f} ({ratio_of_processor(turns, found[peer]):5.2f})"
         yield line
 
 
 def ratio(mine: Sequence[Measured], other: Sequence[Measured]) -> float:
     """Returns the median over the turns of the ratio of images a second."""
     return statistics.median(a.rate / b.rate for a, b in zip(mine, other, strict=True))
+
+
+def ratio_of_processor(mine: Sequence[Measured], other: Sequence[Measured]) -> float:
+    """Returns the median over the turns of the ratio of images a processor second."""
+    return statistics.median(b.cpu / a.cpu for a, b in zip(mine, other, strict=True))
 
 
 def judged(found: dict[str, list[Measured]], stores: Sequence[str]) -> Iterator[str]:
@@ -293,8 +295,7 @@ def rows(found: dict[str, list[Measured]], stores: Sequence[str]) -> Iterator[di
                     ours, theirs = (statistics.median(m.rate for m in found[name]) for name in (way, peer))
                     row = {"what": way, "unit": "images/s", "ours": ours, "peer": peer, "theirs": theirs}
                     reached = ratio(found[way], found[peer])
-                    cheaper = statistics.median(b.cpu / a.cpu for a, b in zip(found[way], found[peer], strict=True))
-                    row |= {"ratio": reached, "of_processor": cheaper}
+                    row |= {"ratio": reached, "of_processor": ratio_of_processor(found[way], found[peer])}
                     yield row | {"goal": f"≥ {goal:.1f}", "reached": reached >= goal}
 
 

@@ -93,7 +93,7 @@ def measure(study: Study, options: argparse.Namespace) -> Rows:
     for number, run in enumerate(study.runs):
         for seed in seeds:
             keys[number, seed] = key_of(
-                configured(study, run, seed, options.smoke), teacher(study, run, seed, options.smoke)
+                configured(study, run, seed, options.smoke), teacher_of(study, run, seed, options.smoke)
             )
     todo = [(options.study, *one, options.smoke, str(folder / keys[one][:8])) for one in keys if keys[one] not in known]
     with processes(options.jobs) as each:
@@ -143,9 +143,9 @@ def trained(task: tuple[str, int, int, bool, str]) -> dict[str, float]:
     config = configured(study, run, seed, smoke)
     begin = time.monotonic()
     folder = pathlib.Path(workdir)
-    if of := teacher(study, run, seed, smoke):
+    if teacher := teacher_of(study, run, seed, smoke):
         teachers = fdl.ordered_arguments(config.model).get("teachers", {})  # a model without has none to be given
-        config.teachers = {each: fdl.Config(InitFrom, str(taught(of, folder))) for each in teachers}
+        config.teachers = {each: fdl.Config(InitFrom, str(taught(teacher, folder))) for each in teachers}
     found = fit(config, folder / "run", Console(file=io.StringIO()))
     last = last_logged(folder / "run" / "metrics.jsonl")
     shutil.rmtree(workdir, ignore_errors=True)
@@ -180,7 +180,7 @@ def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     return seeded(f"{study.config}:{size}".rstrip(":"), seed, run.sets)
 
 
-def teacher(study: Study, run: Run, seed: int, smoke: bool) -> Any:
+def teacher_of(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     """Returns the config of the run's teacher, or None."""
     return seeded(study.smoke_teacher if smoke else run.teacher, seed) if run.teacher else None
 

@@ -49,12 +49,12 @@ def load_config(spec: str) -> fdl.Config:
 
 @contextlib.contextmanager
 def _failures(spec: str, path: pathlib.Path) -> Iterator[None]:
-    """Raises what fails in a config file, which is the user's and may fail in any way, as a sentence with its line."""
+    """Raises what fails in a config file as a sentence with its line."""
     try:
         yield
     except UserError as error:
         raise UserError(f"--config {spec}: {error}") from error
-    except Exception as error:
+    except Exception as error:  # the file is the user's and may fail in any way
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if pathlib.Path(frame.filename).resolve() == path.resolve()]
         line = lines[-1] if lines else getattr(error, "lineno", "?")  # of a file that cannot be parsed

@@ -75,10 +75,7 @@ def point_at(data: fdl.Config, spec: str) -> None:
     if not parts or any(whole is not wholes[0] for whole in wholes):
         data.source = opened
         return
-    for part in parts:
-        if _is(part, View):
-            part.source = opened
-    data.source.sources = [part if _is(part, View) else opened for part in parts]
+    data.source.sources = [fdl.copy_with(part, source=opened) if _is(part, View) else opened for part in parts]
 
 
 def _is(config: object, kind: type) -> bool:

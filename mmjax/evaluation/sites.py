@@ -89,14 +89,13 @@ def find_sites(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> 
     def trace(params: Any, streams: Mapping[str, Stream]) -> Any:
         return run(model, {"params": params}, streams, at_tokens(record))[1]
 
-    stored = flatten_dict(jax.eval_shape(trace, params, streams))
-    shapes = {path: only(path, leaf) for path, leaf in stored.items() if not _taught(path)}
+    shapes = {path: only(path, leaf) for path, leaf in flatten_dict(jax.eval_shape(trace, params, streams)).items()}
     attention = {path: shape for path, shape in shapes.items() if path[-1] == ATTENTION}
     return Sites(kinds, attention, {path: shapes[path] for path in kinds})
 
 
 def run(model: nn.Module, variables: Mapping[str, Any], streams: Mapping[str, Stream], rule: Rule) -> tuple[Any, Any]:
-    """Returns (outputs, what was stored) of the model without noise, every call in it under the rule."""
+    """Returns (outputs, what was stored) of the model without noise, every call in it under the rule, but teachers'."""
 
     def intercept(call: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         if context.method_name != "__call__" or _taught(context.module.path):
@@ -105,7 +104,7 @@ def run(model: nn.Module, variables: Mapping[str, Any], streams: Mapping[str, St
 
     with nn.intercept_methods(intercept):
         outputs, stored = model.apply(variables, dict(streams), None, mutable=[INTERMEDIATES])
-    return outputs, stored.get(INTERMEDIATES, {})
+    return outputs, {name: each for name, each in stored.get(INTERMEDIATES, {}).items() if not _taught((name,))}
 
 
 def at_tokens(change: Change) -> Rule:
@@ -159,5 +158,4 @@ def collection(values: Mapping[Path, Array]) -> dict[str, Any]:
 
 def stored_attention(stored: Mapping[str, Any]) -> dict[Path, jax.Array]:
     """Returns path -> weights of what a pass has stored."""
-    found = {path: leaf for path, leaf in flatten_dict(dict(stored)).items() if path[-1] == ATTENTION}
-    return {path: only(path, leaf) for path, leaf in found.items() if not _taught(path)}
+    return {path: only(path, leaf) for path, leaf in flatten_dict(dict(stored)).items() if path[-1] == ATTENTION}

@@ -6,7 +6,7 @@ Nothing here knows a modality: how an input is cut into parts follows from its s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import fiddle as fdl
@@ -26,7 +26,6 @@ from mmjax.evaluation.shapley import exact_shapley, permutation_shapley, shares,
 from mmjax.notebook import inputs
 from mmjax.notebook.explanation import Explanation, repeated, table
 from mmjax.notebook.run_folder import setting
-from mmjax.tasks.flava import Flava
 
 if TYPE_CHECKING:
     from mmjax.notebook.loaded_model import LoadedModel
@@ -133,7 +132,7 @@ def _usual(run: LoadedModel, streams: Streams) -> Score:
     heads = {name: value.shape for name, value in answers.items() if name not in vectors and value.ndim == 2}
     if heads:
         name, shape = next(iter(heads.items()))
-        return Probability(name, whole=_matches(run, name)) if shape[1] > 1 else Value(name)
+        return Probability(name, whole=name in _of_whole(run)) if shape[1] > 1 else Value(name)
     pair = [name for name in streams if name in answers]
     if len(pair) != 2:
         raise UserError(
@@ -142,10 +141,10 @@ def _usual(run: LoadedModel, streams: Streams) -> Score:
     return Cosine(*pair)
 
 
-def _matches(run: LoadedModel, head: str) -> bool:
-    """Says whether a head was asked of pairs alone, as FLAVA's matching is."""
+def _of_whole(run: LoadedModel) -> Sequence[str]:
+    """Returns the heads that the run's task asks of whole examples alone."""
     task = setting(run.config, "task")
-    return isinstance(task, fdl.Config) and fdl.get_callable(task) is Flava and head == "matching"
+    return getattr(fdl.get_callable(task) if isinstance(task, fdl.Config) else task, "of_whole", ())
 
 
 def _label(run: LoadedModel, score: Score, column: int) -> str:

@@ -200,18 +200,24 @@ class LoadedModel:
         with jax.set_mesh(self.mesh):
             return self._embed(self.params, jax.device_put(dict(streams), batch_sharding(self.mesh)))
 
-    def evaluate(self, data: str | None = None, train_data: str | None = None, **files: str | None) -> dict[str, float]:
+    def evaluate(
+        self,
+        data: str | None = None,
+        train_data: str | None = None,
+        class_names: str | None = None,
+        templates: str | None = None,
+    ) -> dict[str, float]:
         """Returns 'evaluation/metric' -> value of the run's own evaluations, or of those that fit other data.
 
         Args:
           data: what `--data` takes; None is the run's own evaluations. See `evaluate.evaluate_on`.
           train_data: what the linear probe and k-NN learn from, where data has labels.
-          files: `class_names` and `templates` of zero-shot classification, one a line; see `evaluate.evaluate_on`.
+          class_names, templates: files of zero-shot classification, one name or prompt a line.
 
         Raises:
           UserError: there are no evaluations, or the data is not there or does not fit.
         """
-        return evaluate_own(self) if data is None else evaluate_on(self, data, train_data, **files)
+        return evaluate_own(self) if data is None else evaluate_on(self, data, train_data, class_names, templates)
 
     @functools.cached_property
     def _embed(self) -> Any:

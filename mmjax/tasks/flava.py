@@ -71,6 +71,7 @@ class Flava:
     chunk_size: int | None = None
 
     passes: ClassVar[int] = 3
+    of_whole: ClassVar[tuple[str, ...]] = ("matching",)
 
     def __post_init__(self):
         if wrong := sorted(set(self.weights) - set(OBJECTIVES)):

@@ -95,6 +95,8 @@ class Task(Protocol):
 
     `embed` sees examples one by one (any micro-batch of them); `loss` sees the whole batch. A task whose `embed` runs
     the model more than once says so by a class attribute `passes`; MultiTask, which runs it once for all, takes none.
+    Heads that are trained on examples with all modalities alone are named in a class attribute `of_whole`, so that an
+    explanation does not ask them of a part.
     """
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:
