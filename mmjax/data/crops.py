@@ -36,9 +36,10 @@ def random_box(
       Szegedy et al., Going deeper with convolutions, 2014, section 6.
     """
     tries = rng.random((10, 4))  # area, ratio, top, left
+    lowest, highest = math.log(ratio[0]), math.log(ratio[1])
     for area, aspect, top, left in tries.tolist():
         target = height * width * (scale[0] + area * (scale[1] - scale[0]))
-        aspect = math.exp(math.log(ratio[0]) + aspect * (math.log(ratio[1]) - math.log(ratio[0])))
+        aspect = math.exp(lowest + aspect * (highest - lowest))
         w, h = round(math.sqrt(target * aspect)), round(math.sqrt(target / aspect))
         if 0 < w <= width and 0 < h <= height:
             y, x = int(top * (height - h + 1)), int(left * (width - w + 1))

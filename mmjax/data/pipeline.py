@@ -26,6 +26,9 @@ Rows = slice | range | Sequence[int] | None
 ENDLESS = 2**40
 """Steps after which training batches end."""
 
+CHUNK_ROWS, CHUNK_BYTES = 64, 2**24
+"""The most that one thread makes at a time: twice as many chunks as threads are in memory at once."""
+
 
 @dataclasses.dataclass
 class Pipeline:
@@ -43,7 +46,7 @@ class Pipeline:
       seed: of order and augmentation.
       max_bad_share: share of bad records above which next() raises UserError.
       bad_log: JSONL file that names every bad record, or None.
-      chunk: rows that one thread makes at a time.
+      chunk: rows that one thread makes at a time; None takes 64, or what makes 16 MiB where that is fewer (clips).
       num_threads: threads; None takes the number of cores. More help where reads wait for a network.
       prefetch: batches made ahead.
       targets: name -> Target, what goes into `Batch.targets`.
@@ -55,7 +58,7 @@ class Pipeline:
     seed: int = 0
     max_bad_share: float = 0.01
     bad_log: str | os.PathLike[str] | None = None
-    chunk: int = 32
+    chunk: int | None = None
     num_threads: int | None = None
     prefetch: int = 2
     targets: Mapping[str, Target] = dataclasses.field(default_factory=dict)
@@ -127,12 +130,14 @@ class Pipeline:
         return self._stream(load, len(picked), 0, -(-len(self._mixture) // size))
 
     def _stream(self, load: Any, size: int, start: int, stop: int) -> BatchStream:
+        spec = self.element_spec(size)
+        row = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec)) // size  # bytes
         return BatchStream(
             load,
-            self.element_spec(size),
+            spec,
             start=start,
             stop=stop,
-            chunk=self.chunk,
+            chunk=self.chunk or max(1, min(CHUNK_ROWS, CHUNK_BYTES // row)),
             num_threads=self.num_threads,
             prefetch=self.prefetch,
         )

@@ -6,6 +6,7 @@ A transform is a dataclass of plain values; a new modality is one more file with
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from mmjax.data.source import BadRecord, Record
 
 ArraySpec = tuple[tuple[int, ...], Any]
 """Shape without the batch axis, and dtype."""
+
+_ALIGNMENT = 64
+"""Bytes; an array that starts at a multiple of it is taken over by tf.data, any other is copied."""
 
 
 class Transform(Protocol):
@@ -72,7 +76,15 @@ def get_column(record: Record, column: str) -> Any:
 def stack_rows(rows: Sequence[np.ndarray | None], spec: Mapping[str, ArraySpec]) -> np.ndarray:
     """Returns [B, ...] of the rows, zeros where a row is None."""
     shape, dtype = spec["values"]
-    out = np.empty((len(rows), *shape), dtype)
+    out = _aligned((len(rows), *shape), np.dtype(dtype))
     for place, row in enumerate(rows):
         out[place] = 0 if row is None else row
     return out
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Returns an array that is not filled and starts at a multiple of _ALIGNMENT."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
