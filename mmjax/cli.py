@@ -134,6 +134,7 @@ def train(options: argparse.Namespace) -> int:
     import jax
     from rich.console import Console
 
+    from mmjax.core.accelerators import idle_accelerators
     from mmjax.core.override import describe
     from mmjax.core.permissions import safe_permissions
     from mmjax.training.loop import fit
@@ -146,6 +147,8 @@ def train(options: argparse.Namespace) -> int:
         raise UserError("--workdir is missing: name the folder for this run, as in --workdir runs/openmoji.")
     _join_processes(options)
     console = Console(quiet=jax.process_index() > 0)
+    for name, install in {} if jax.config.jax_platforms else idle_accelerators().items():
+        console.print(f"This machine has a {name}, but JAX computes on the CPU: {install}", markup=False)
     metrics = fit(config, options.workdir, console)
     with safe_permissions():
         _report(options.workdir, metrics, console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -42,6 +43,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     yield from job.collectives()
     if options.workdir:
         yield from _folder(options.workdir)
+        yield from job.shared(pathlib.Path(options.workdir))
     if options.data:
         yield data.look(options.data)
     if options.config:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import pathlib
 import platform
 import socket
 import statistics
@@ -67,6 +70,29 @@ def collectives(megabytes: int = 32, rounds: int = 5) -> Iterator[Finding]:
         seconds = _seconds(lambda run=run, numbers=numbers: run(numbers), rounds)
         broken = Finding(kind, wrong, WRONG, "a device or a link is broken: leave it out")
         yield broken if wrong else _speed(kind, sent / seconds, count, megabytes)
+
+
+def shared(folder: pathlib.Path, seconds: float = 5.0) -> Iterator[Finding]:
+    """Yields (process 0 alone) whether what process 0 writes in a folder is seen by all processes within `seconds`.
+
+    Every process calls it, also one that cannot use the folder.
+    """
+    if jax.process_count() == 1:
+        return
+    name = f".doctor_{int(multihost_utils.broadcast_one_to_all(np.int32(time.time_ns() % 2**31))):08x}"
+    if jax.process_index() == 0:
+        with contextlib.suppress(OSError):
+            (folder / name).touch(exist_ok=False)
+    multihost_utils.sync_global_devices("doctor: written")
+    end = time.monotonic() + seconds
+    while not (seen := os.path.exists(folder / name)) and time.monotonic() < end:
+        time.sleep(0.1)
+    blind = np.flatnonzero(~np.asarray(multihost_utils.process_allgather(np.array(seen)))).tolist()
+    if jax.process_index() == 0:
+        (folder / name).unlink(missing_ok=True)
+        found = f"processes {blind} do not see what process 0 writes there" if blind else "all processes see the same"
+        advice = "mount one file system there on all hosts" if blind else ""
+        yield Finding(f"folder {folder} of all", found, WRONG if blind else FINE, advice)
 
 
 Act = Callable[[jax.Array], jax.Array]

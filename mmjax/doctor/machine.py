@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import jax
 from packaging.requirements import Requirement
 
+from mmjax.core.accelerators import idle_accelerators
 from mmjax.doctor.findings import DOUBTFUL, FINE, WRONG, Finding
 
 CORES_PER_DEVICE = 4
@@ -78,13 +79,8 @@ def devices() -> Iterator[Finding]:
     limit = (local[0].memory_stats() or {}).get("bytes_limit")
     memory = f", {limit / 2**30:.1f} GiB each" if limit else ""
     yield Finding("devices", f"{len(local)} of {jax.device_count()} here: {backend}, {local[0].device_kind}{memory}")
-    if backend != "cpu":
-        return
-    idle = "is here, but JAX computes on the CPU"
-    if shutil.which("nvidia-smi") or pathlib.Path("/dev/nvidia0").exists():
-        yield Finding("NVIDIA GPU", idle, WRONG, "pip install 'mmjax[gpu]'")
-    if [*pathlib.Path("/dev").glob("accel*"), *pathlib.Path("/dev/vfio").glob("[0-9]*")]:
-        yield Finding("TPU", idle, WRONG, "pip install 'mmjax[tpu]'")
+    for name, install in idle_accelerators().items():
+        yield Finding(name, "is here, but JAX computes on the CPU", WRONG, install)
 
 
 def folder(path: pathlib.Path) -> Iterator[Finding]:

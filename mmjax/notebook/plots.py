@@ -30,6 +30,7 @@ def retrieval_picture(
     *,
     meant: Array | None = None,
     title: str = "",
+    credit: str = "",
     dpi: int = 150,
 ) -> Figure:
     """Draws captions, each with the pictures found for it, best first; right ones have a green frame and a tick.
@@ -42,6 +43,7 @@ def retrieval_picture(
       correct: [Q, K] bool.
       meant: [Q] int, the picture each caption belongs to; shown apart for captions that missed it.
       title: above the pictures.
+      credit: whose the pictures are, below the title.
       dpi: of the PNG.
 
     Returns:
@@ -59,7 +61,8 @@ def retrieval_picture(
     above = 1.2 if title else 0.8
     figure, axes = canvas(panels * panel + 0.1, lines * pitch + above, top=-above)
     heading(axes, title, -0.95)
-    axes.text(0.1, -0.55, _tally(correct), fontsize=9.5, va="center", color=MUTED)
+    below = "    ".join(filter(None, (_tally(correct), credit)))
+    axes.text(0.1, -0.55, below, fontsize=9.5, va="center", color=MUTED)
     for side in range(panels):
         _header(axes, side * panel + width, found, meant is not None)
     for i, caption in enumerate(captions):

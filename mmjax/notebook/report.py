@@ -86,6 +86,7 @@ def _draw(run: LoadedModel, evaluation: Evaluation, path: pathlib.Path, captions
         groups[ranked] == groups[chosen][:, None],
         meant=place[:, -1],
         title=f"{source.name}: {len(records):,} pictures searched by their captions, step {run.step:,}",
+        credit=getattr(source, "credit", ""),
     )
 
 

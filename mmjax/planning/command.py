@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import UserError, one_of
 
 if TYPE_CHECKING:
     import fiddle as fdl
@@ -89,10 +89,13 @@ def _print(options: argparse.Namespace, console: Console, config: fdl.Config, tr
 
 def _settings(options: argparse.Namespace) -> list[str]:
     """Returns --batch and --mesh as PATH=VALUE."""
+    from mmjax.core.mesh import AXES
+
     found = [] if options.batch is None else [f"data.batch_size={options.batch}"]
     for part in options.mesh.split(",") if options.mesh else []:
         if "=" not in part:
             raise UserError(f"--mesh {options.mesh}: expected AXIS=SIZE,... as in data=32,fsdp=8.")
+        one_of(part.partition("=")[0].strip(), AXES, f"--mesh {options.mesh}")
         found.append(f"mesh.{part.strip()}")
     return found
 

@@ -149,20 +149,27 @@ def test_every_collective_is_measured_and_checked():
 
 
 PROCESSES = """
+import os
 import jax
+os.chdir(os.path.join(os.environ["FOLDERS"], str(jax.process_index())))
 from mmjax import cli
 from mmjax.doctor import machine
 from mmjax.doctor.findings import WRONG, Finding
 if jax.process_index() == 1:
     machine.host = lambda: iter([Finding("cores", "are on fire", WRONG, "water")])
-print("code", cli.main(["doctor", "--json"]), flush=True)
+print("code", cli.main(["doctor", "--workdir", "run", "--json"]), flush=True)
 """
 
 
-def test_what_another_process_finds_is_said():
+def test_what_another_process_finds_is_said(tmp_path, monkeypatch):
+    for process in "01":
+        (tmp_path / process).mkdir()
+    monkeypatch.setenv("FOLDERS", str(tmp_path))
     first, second = run_on_hosts(PROCESSES, num_devices=1)
     assert "code 1" in first and "code 1" in second
     found = {each["what"]: each for each in json.loads(first[first.index("[\n") : first.rindex("]") + 1])}
     assert found["process 1: cores"]["found"] == "are on fire" and found["cores"]["state"] != WRONG
     assert "devices" in found and "process 1: devices" not in found  # what is fine is said once
     assert "on fire" not in second
+    assert found["folder run of all"]["found"] == "processes [1] do not see what process 0 writes there"
+    assert not list(tmp_path.glob("*/run/.doctor*"))

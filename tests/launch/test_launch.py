@@ -45,13 +45,14 @@ def findings(text):
 
 def test_a_list_of_hosts(tmp_path, environment):
     script(tmp_path, "ssh", 'shift 2; exec bash -c "$1"')  # -tt HOST COMMAND, on this machine
-    command = ["launch/hosts.sh", "localhost,localhost", "doctor", "--json"]
+    command = ["launch/hosts.sh", "localhost,localhost", "doctor", "--workdir", str(tmp_path / "run"), "--json"]
     settings = environment | {"PORT": str(free_port()), "SETUP": "export SEEN=1"}
     done = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     found = findings(done.stdout)
     assert found["processes"].startswith("2; this is 0") and found["devices"].startswith("2 of 4 here")
     assert "GB/s a device over 4 devices" in found["all-reduce"]
+    assert found[f"folder {tmp_path / 'run'} of all"] == "all processes see the same"
 
 
 def test_a_host_that_fails_ends_the_others(tmp_path, environment):
@@ -134,16 +135,26 @@ def test_slurm_requeues_what_was_stopped(tmp_path, environment, code, restarts, 
     assert ("scontrol requeue 12" in done.stdout) == requeued and done.returncode == (0 if requeued else code)
 
 
-def test_the_jobset_is_whole():
-    recipe = yaml.safe_load((ROOT / "launch" / "gke_jobset.yaml").read_text())
-    job = recipe["spec"]["replicatedJobs"][0]["template"]["spec"]
+@pytest.mark.parametrize("recipe", ["gke_jobset.yaml", "gke_gpu_jobset.yaml"])
+def test_a_jobset_is_whole(recipe):
+    jobset = yaml.safe_load((ROOT / "launch" / recipe).read_text())
+    replicated = jobset["spec"]["replicatedJobs"][0]
+    job = replicated["template"]["spec"]
     pod = job["template"]["spec"]
-    rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
-    chips = pod["containers"][0]["resources"]["limits"]["google.com/tpu"]
-    assert job["parallelism"] == job["completions"] == rows * columns // chips
+    (container,) = pod["containers"]
+    given = dict(each.split("=", 1) for each in container["args"])
+    if recipe == "gke_jobset.yaml":
+        rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+        hosts = rows * columns // container["resources"]["limits"]["google.com/tpu"]
+    else:
+        hosts = int(given["--num-processes"])
+        name, port = given["--coordinator"].split(":")
+        assert name == f"{jobset['metadata']['name']}-{replicated['name']}-0-0.{jobset['metadata']['name']}"
+        assert [each["containerPort"] for each in container["ports"]] == [int(port)]
+    assert job["parallelism"] == job["completions"] == hosts
     (rule,) = job["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"] and pod["restartPolicy"] == "Never"
-    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    assert rule["onExitCodes"]["containerName"] == container["name"] and pod["restartPolicy"] == "Never"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,14 @@ def test_every_thumbnail_is_the_ranked_picture(images):
 
 def test_the_picture_meant_is_shown_where_it_was_missed(images):
     correct = np.array([[False, True], [False, False]])
-    figure = retrieval_picture(None, ["hit", "miss"], images, [[0, 1], [2, 3]], correct, meant=[1, 7], title="Title")
+    figure = retrieval_picture(
+        None, ["hit", "miss"], images, [[0, 1], [2, 3]], correct, meant=[1, 7], title="Title", credit="Credit"
+    )
     shown = figure.axes[0].get_images()
     assert len(shown) == 5
     np.testing.assert_array_equal(shown[-1].get_array(), images[7])
     assert {"meant", "Title", "1", "2"} <= set(_written(figure))
+    assert any(text.endswith("Credit") for text in _written(figure))
 
 
 def test_thumbnails_keep_their_proportions(images):

@@ -93,6 +93,7 @@ def test_what_does_not_fit_says_by_how_much_and_what_would():
         (("--topology", "cpu"), "the layout is missing"),
         (("--topology", "16x16"), "expected a name such as v5e:16x16"),
         (("--topology", "cpu:1", "--mesh", "fsdp"), "expected AXIS=SIZE"),
+        (("--topology", "cpu:1", "--mesh", "fdsp=2"), "--mesh fdsp=2: 'fdsp' is unknown. Did you mean 'fsdp'?"),
         (("--topology", "cpu:1", "--mesh", "fsdp=3"), "does not fill the 1 devices"),
         (("--topology", "cpu:1", "--batch", "63", "--set", "micro_batches=2"), "batch size 63 is not divisible by 2"),
         (("--topology", "gpu"), "JAX finds none"),

@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -106,6 +106,7 @@ class OpenMojiSource(BuiltSource):
     'caption_<language>' for each of `languages`, 'emoji', 'hexcode' and 'skin_tone', one of SKIN_TONES.
 
     Attributes:
+      credit: what a picture that shows these has to say.
       split: 'train' (3,370 records), 'test' (367), or any TFDS split such as 'train[:10%]'.
       languages: whose names are the captions of a picture, the first being the one that evaluation uses.
       data_dir: where TFDS keeps its data sets; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
@@ -113,6 +114,8 @@ class OpenMojiSource(BuiltSource):
     Raises:
       UserError: an unknown language or split, or a package that building needs is missing.
     """
+
+    credit: ClassVar[str] = "Pictures: OpenMoji (openmoji.org), CC BY-SA 4.0"
 
     split: str = "train"
     languages: Sequence[str] = ("en",)
