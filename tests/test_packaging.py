@@ -85,7 +85,7 @@ def test_core_dependencies_are_all_imported():
 
 
 def test_extras_are_those_of_the_readme():
-    names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity", "plan", "beam"}
+    names = {"demo", "audio", "video", "data", "test", "gpu", "tpu", "notebook", "parity", "plan", "beam", "weights"}
     assert names == set(PROJECT["optional-dependencies"])
 
 

@@ -21,13 +21,14 @@ class TextTransform:
 
     Attributes:
       column: of the record, a str or a list of str.
-      tokenizer: a Tokenizer, the path of a tokenizer.json or a SentencePiece .model, 'bytes' for the byte level, or
-        None where one is still to be trained (`data.captions.with_trained_tokenizer`).
+      tokenizer: a Tokenizer, the path of a tokenizer.json or a SentencePiece .model (or 'package:NAME/inner/path' of an
+        installed package), 'bytes' for the byte level, or None where one is still to be trained
+        (`data.captions.with_trained_tokenizer`).
       context_length: N, tokens of a row.
       lowercase: lowercase before tokenising.
       clean: join runs of whitespace to one space and strip the ends.
       vocab_size: of the BPE that is trained where tokenizer is None.
-      special: what stands around the tokens (`tokenizer.CLIP`, `tokenizer.SIGLIP`); None keeps the tokenizer's own. It
+      special: what stands around the tokens (`tokenizer.CLIP`, `SIGLIP`, `BERT`); None keeps the tokenizer's own. It
         becomes part of the tokenizer.
     """
 

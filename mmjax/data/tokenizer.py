@@ -13,7 +13,6 @@ import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +20,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mmjax.core.errors import UserError, listed, nearest
+from mmjax.core.packages import located
 
 FORMAT = "mmjax.tokenizer/1"
 _PAD_NAMES = ("<pad>", "[PAD]", "<|pad|>", "<|endoftext|>", "</s>")
@@ -47,6 +47,8 @@ CLIP = SpecialTokens(bos=49406, eos=49407, pad=0)
 """OpenAI CLIP: start and end of text, zeros after. With lowercase and clean whitespace, context 77."""
 SIGLIP = SpecialTokens(eos=1, pad=1, mask_padding=False)
 """SigLIP: 'sticky' EOS, kept where the text is cut, and padding equal to it, attended to. Lowercase, context 64, 16."""
+BERT = SpecialTokens(bos=101, eos=102, pad=0)
+"""BERT, uncased: [CLS] and [SEP] around the text, [PAD] after. Lowercase. What its tokenizer.json says itself."""
 
 
 class Model(Protocol):
@@ -230,7 +232,8 @@ class Tokenizer:
         """Builds a tokenizer from a file or a short name.
 
         Args:
-          name: the path of a tokenizer.json or of a SentencePiece .model, the JSON itself, or 'bytes'.
+          name: the path of a tokenizer.json or of a SentencePiece .model (of a file in an installed package:
+            'package:NAME/inner/path'), the JSON itself, or 'bytes'.
           special: what stands around the tokens; None takes what the file says.
 
         Raises:
@@ -241,7 +244,7 @@ class Tokenizer:
             return cls.bytes() if special is None else dataclasses.replace(cls.bytes(), special=special)
         if text.lstrip().startswith("{"):
             return cls.from_json(text, special)
-        path = Path(text)
+        path = located(text)
         if not path.is_file():
             near = path.parent.iterdir() if path.parent.is_dir() else []
             raise UserError(f"tokenizer: there is no file {text}.{nearest(path.name, (found.name for found in near))}")

@@ -1,4 +1,4 @@
-"""Text encoder: a causal or bidirectional transformer over token ids, as in CLIP and SigLIP."""
+"""Text encoder: a causal or bidirectional transformer over token ids, as in CLIP, SigLIP and BERT."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class TextEncoder(nn.Module):
       token_types: rows of a table of segment embeddings, 0 for none (BERT: 2); a stream is one segment, the first.
       embedding_norm: LayerNorm over the embeddings before the first block (BERT).
       activation, dropout, drop_path, scan, remat, batch_parts, dtype: as in layers.transformer.
+      norm: 'pre', with one more LayerNorm after the last block, or 'post' without it (BERT); see layers.transformer.
 
     Raises:
       UserError: values that are not [B, N].
@@ -58,6 +59,7 @@ class TextEncoder(nn.Module):
     remat: str = "none"
     batch_parts: int = 1
     dtype: Any = jnp.float32
+    norm: str = "pre"
 
     @nn.compact
     def __call__(self, stream: Stream, rng: jax.Array | None = None) -> Tokens:
@@ -66,7 +68,8 @@ class TextEncoder(nn.Module):
         x = constrain_batch(dropout(self._embed(stream.values), self.dropout, fold(rng, 0)))  # [B, N, D]
         visible = stream.mask if self.mask_padding else None
         x = transformer_of(self, use_rotary=self.posemb == "rotary")(x, visible, fold(rng, 1))
-        x = layer_norm("norm", x, self.dtype)
+        if self.norm == "pre":
+            x = layer_norm("norm", x, self.dtype)
         return Tokens(x, stream.mask, self._pool(x, stream.mask), stream.hidden)
 
     def _embed(self, ids: jax.Array) -> jax.Array:

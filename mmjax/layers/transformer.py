@@ -1,4 +1,4 @@
-"""Pre-norm transformer: one block, and a stack of them scanned over layers with a remat policy."""
+"""Transformer, pre-norm or post-norm: one block, and a stack of them scanned over layers with a remat policy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import at_least
+from mmjax.core.errors import at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.layers.attention import Attention
 from mmjax.layers.dropout import drop_path, dropout, fold
@@ -17,6 +17,8 @@ from mmjax.layers.mlp import Mlp
 from mmjax.layers.norm import layer_norm
 from mmjax.layers.remat import keep
 from mmjax.layers.stack import fields_of, stack
+
+NORMS = ("pre", "post")
 
 
 def residual(block: nn.Module, rng: jax.Array | None, x: jax.Array, branch: jax.Array, part: int) -> jax.Array:
@@ -26,16 +28,21 @@ def residual(block: nn.Module, rng: jax.Array | None, x: jax.Array, branch: jax.
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
+    """x + attention(norm(x)), then x + mlp(norm(x)); with norm='post', norm(x + attention(x)), then norm(x + mlp(x)).
 
     Attributes:
       num_heads, mlp_dim: sizes.
       causal, use_rotary, activation: as in Attention and Mlp.
       dropout: rate on the output of each branch; drop_path: rate of dropping a branch of an example.
       dtype: compute dtype.
+      norm: where LayerNorm is: 'pre', before each branch, or 'post', after each sum (the first transformer, BERT).
+
+    Raises:
+      UserError: an unknown norm.
 
     References:
-      Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
+      Xiong et al., On Layer Normalization in the Transformer Architecture, 2020; 'post': Vaswani et al., Attention Is
+      All You Need, 2017, section 3.1.
     """
 
     num_heads: int
@@ -46,17 +53,21 @@ class Block(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     dtype: Any = jnp.float32
+    norm: str = "pre"
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None, layer: int | jax.Array = 0
     ) -> tuple[jax.Array, None]:
+        one_of(self.norm, NORMS, "transformer.norm")
         add = functools.partial(residual, self, fold(rng, layer))
         attention = Attention(self.num_heads, self.causal, self.use_rotary, dtype=self.dtype, name="attention")
         mlp = Mlp(self.mlp_dim, self.activation, dtype=self.dtype, name="mlp")
+        if self.norm == "post":
+            x = layer_norm("norm_attention", add(x, attention(x, mask=mask), 0), self.dtype)  # [B, N, D]
+            return layer_norm("norm_mlp", add(x, mlp(x), 1), self.dtype), None  # [B, N, D]
         x = add(x, attention(layer_norm("norm_attention", x, self.dtype), mask=mask), 0)  # [B, N, D]
-        x = add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1)  # [B, N, D]
-        return x, None
+        return add(x, mlp(layer_norm("norm_mlp", x, self.dtype)), 1), None  # [B, N, D]
 
 
 class Transformer(nn.Module):
@@ -73,7 +84,7 @@ class Transformer(nn.Module):
       others: as in Block.
 
     Raises:
-      UserError: an unknown remat policy, or depth below 1.
+      UserError: an unknown remat policy or norm, or depth below 1.
     """
 
     depth: int
@@ -88,6 +99,7 @@ class Transformer(nn.Module):
     remat: str = "none"
     batch_parts: int = 1
     dtype: Any = jnp.float32
+    norm: str = "pre"
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, rng: jax.Array | None = None) -> jax.Array:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -21,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, strict_merge
 from mmjax.training import integrity
+from mmjax.training.sharding import placed
 from mmjax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -416,8 +416,8 @@ class InitFrom:
         if not (path / "checkpoints").exists():
             what = "is no run of mmjax: it has no folder 'checkpoints'" if path.exists() else "does not exist"
             raise UserError(
-                f"{self.path} {what}. Weights (--init-from, teachers) are taken from the --workdir of a run; files of "
-                "other libraries (open_clip, transformers) cannot be read yet."
+                f"{self.path} {what}. Weights (--init-from, teachers) are taken from the --workdir of a run; files "
+                "of other libraries are for `pretrained` (mmjax.weights)."
             )
         return Checkpoints(self.path)
 
@@ -438,10 +438,4 @@ class InitFrom:
         loaded = flatten(checkpoints.restore_params(self.step))
         checkpoints.close()
         merged = strict_merge(params, loaded, allow_missing=self.allow_missing, allow_extra=self.allow_extra)
-        return jax.tree.map(lambda new, old: old if new is old else _placed(new, old.sharding), merged, params)
-
-
-def _placed(leaf: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Returns leaf, which every process has, over the devices of all processes."""
-    values = np.asarray(leaf)
-    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+        return jax.tree.map(lambda new, old: old if new is old else placed(new, old.sharding), merged, params)

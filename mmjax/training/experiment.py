@@ -22,6 +22,7 @@ from mmjax.training import duration, sharding
 from mmjax.training.checkpoint import InitFrom, Keep
 from mmjax.training.optimizer import Optimizer
 from mmjax.training.sharding import Rule
+from mmjax.weights.published import Published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Experiment:
       teachers: teacher of the model -> the run whose weights it has and keeps; one that is not named has random ones.
       log_every: steps between records of metrics.
       max_skipped_in_row: non-finite updates in a row after which the run stops.
+      pretrained: path of a part of the parameters ('encoders_text') -> the published weights that it begins with.
     """
 
     model: nn.Module
@@ -86,6 +88,7 @@ class Experiment:
     teachers: Mapping[str, InitFrom] = dataclasses.field(default_factory=dict)
     log_every: int = 10
     max_skipped_in_row: int = 10
+    pretrained: Mapping[str, Published] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         counts = ("micro_batches", "log_every", "max_skipped_in_row")

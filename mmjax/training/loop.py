@@ -80,7 +80,8 @@ def _fit(
     with jax.set_mesh(mesh):
         run = Run(experiment, data, make_trainer(experiment, data, mesh), checkpoints, console)
         run.meta = {"config": masked_json(json.loads(to_json(config))), "preprocess": data.spec()}
-        state, origin = initial_state(run.trainer, run.checkpoints, experiment.init_from, experiment.teachers)
+        weights = (experiment.init_from, experiment.teachers, experiment.pretrained)
+        state, origin = initial_state(run.trainer, run.checkpoints, *weights)
         prepare.write_text(folder / "config.json", json.dumps(run.meta["config"], indent=1))
         console.print(parameter_overview(state.params))
         console.print(

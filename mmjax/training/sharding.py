@@ -132,3 +132,9 @@ def global_batch(batch: Batch, batch_size: int, mesh: Mesh) -> Batch:
         return jax.make_array_from_callback((batch_size, *leaf.shape[1:]), sharding, part)
 
     return jax.tree.map(place, batch)
+
+
+def placed(leaf: np.ndarray | jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Returns leaf, which every process has, over the devices of all processes."""
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])

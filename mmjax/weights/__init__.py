@@ -1,0 +1,1 @@
+"""Published weights of other libraries: declarative conversion, both ways."""
