@@ -568,12 +568,13 @@ UNTRAINED = ["duration=1 steps", "optimizer.learning_rate=0", "optimizer.schedul
 FLAVA = Study(
     "FLAVA: before and after training",
     """Emoji with their names, pictures alone and names alone in one run, 3,370 to train on and 367 names held out;
-    patches are predicted as codes of an image tokenizer that was trained first (`configs/image_codes.py`). Before is
+    patches are predicted as codes of an image tokenizer that was trained first (`configs/image_codes.py`), and the text
+    encoder is a published one that stays as it is (MiniLM, frozen). Before is
     the same network after a step at a learning rate of 0. Matching is to tell held-out pairs from as many mismatches;
     retrieval is R@1 over the 367, the mean of both ways; the probes are linear, of the skin tone of the emoji (none,
     five, several), from the vector that the image encoder pools, that of the text encoder, or what the multimodal
     encoder makes of both. The losses are those of the last step of training; at the start a loss is the logarithm of
-    what it chooses from: 512 codes (6.24), 1,024 words (6.93), 2 answers (0.69) and about 64 pairs (4.16).""",
+    what it chooses from: 512 codes (6.24), 30,522 words (10.33), 2 answers (0.69) and about 64 pairs (4.16).""",
     "configs/flava.py",
     [
         Run({"encoders": name}, sets, teacher="configs/image_codes.py")

@@ -1,4 +1,4 @@
-"""The one order of initialisation: resume, then another run's weights, then published ones of a part, then scratch."""
+"""The one order of initialisation: resume, then the weights of another run, then published ones, then from scratch."""
 
 from __future__ import annotations
 
