@@ -14,6 +14,7 @@ from mmjax.training.checkpoint import InitFrom
 from mmjax.weights import files
 from mmjax.weights.bert import BERT, BertWeights
 from mmjax.weights.rules import to_theirs
+from tests.devices import run_on_devices
 from tests.training.test_loop import final, train
 from tests.training.tiny import tiny_config
 from tests.weights.bert_reference import DEPTH, HEADS, HIDDEN, POSITIONS, WIDTH, tiny_tensors, write_tiny
@@ -22,21 +23,22 @@ VOCABULARY = 300
 PART = "encoders_text/"
 
 
+def bert_config(width: int = WIDTH, **settings) -> fdl.Config:
+    """Returns tiny_config with a frozen text encoder of the form of a tiny BERT; settings replace its fields."""
+    config = tiny_config(evaluations={})
+    config.keep.metric, config.optimizer.frozen, config.optimizer.schedule.warmup = None, [f"{PART}.*"], 0
+    sizes = {"width": width, "depth": DEPTH, "num_heads": HEADS, "mlp_dim": HIDDEN, "max_length": POSITIONS}
+    form = {"causal": False, "pool": "mean", "token_types": 2, "embedding_norm": True, "norm": "post"}
+    config.model.encoders["text"] = fdl.Config(TextEncoder, VOCABULARY, **sizes, **form)
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
 @pytest.fixture
 def bert(tmp_path, monkeypatch):
-    """The folder of a tiny BERT with the vocabulary of tiny_config, and `train` with an encoder of its form."""
-
-    def with_bert(width: int = WIDTH, **settings) -> fdl.Config:
-        config = tiny_config(evaluations={})
-        config.keep.metric, config.optimizer.frozen, config.optimizer.schedule.warmup = None, [f"{PART}.*"], 0
-        sizes = {"width": width, "depth": DEPTH, "num_heads": HEADS, "mlp_dim": HIDDEN, "max_length": POSITIONS}
-        form = {"causal": False, "pool": "mean", "token_types": 2, "embedding_norm": True, "norm": "post"}
-        config.model.encoders["text"] = fdl.Config(TextEncoder, VOCABULARY, **sizes, **form)
-        for name, value in settings.items():
-            setattr(config, name, value)
-        return config
-
-    monkeypatch.setattr("tests.training.test_loop.tiny_config", with_bert)
+    """The folder of a tiny BERT with the vocabulary of tiny_config; `train` has an encoder of its form."""
+    monkeypatch.setattr("tests.training.test_loop.tiny_config", bert_config)
     return write_tiny(tmp_path / "bert", tiny_tensors(VOCABULARY))
 
 
@@ -90,3 +92,34 @@ def test_it_can_be_named_and_left_out_from_the_command_line(bert):
     assert config.pretrained["encoders_text"].path == "package:some_weights/model"
     override(config, "pretrained={}")
     assert config.pretrained == {}
+
+
+def test_they_lie_as_the_parameters_do_on_several_devices(bert, tmp_path):
+    source = f"""
+        import pathlib
+        import fiddle as fdl, jax, numpy as np
+        from mmjax.core.mesh import MeshShape, make_mesh
+        from mmjax.core.trees import flatten
+        from mmjax.training.checkpoint import Checkpoints
+        from mmjax.training.experiment import build
+        from mmjax.training.initialise import initial_state
+        from mmjax.training.prepare import prepare_data
+        from mmjax.training.trainer import make_trainer
+        from tests.training.test_pretrained import bert_config, pretrained
+
+        folder = pathlib.Path({str(tmp_path)!r})
+        config = bert_config(mesh=fdl.Config(MeshShape, data=2, fsdp=4), pretrained=pretrained(folder / "bert"))
+        experiment = build(config)
+        mesh = make_mesh(experiment.mesh)
+        with jax.set_mesh(mesh):
+            trainer = make_trainer(experiment, prepare_data(experiment.data, folder, {{}}), mesh)
+            state, _ = initial_state(trainer, Checkpoints(folder / "run"), None, {{}}, experiment.pretrained)
+        found, planned = flatten(state.params), flatten(trainer.abstract.params)
+        assert all(leaf.sharding == planned[name].sharding for name, leaf in found.items())
+        text = flatten(state.params["encoders_text"])
+        assert not text["vocabulary/embedding"].sharding.is_fully_replicated
+        for name, values in experiment.pretrained["encoders_text"].fill(text).items():
+            np.testing.assert_array_equal(text[name], values)
+        print("placed")
+        """
+    assert run_on_devices(source).endswith("placed\n")
