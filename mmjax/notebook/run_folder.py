@@ -11,7 +11,6 @@ from typing import Any
 import fiddle as fdl
 import flax.linen as nn
 import jax
-from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,6 +19,7 @@ from mmjax.core.errors import UserError, listed
 from mmjax.core.precision import compute_dtype
 from mmjax.core.trees import map_with_path
 from mmjax.training.checkpoint import Checkpoints
+from mmjax.training.run_folder import check_run
 from mmjax.training.sharding import param_specs
 
 
@@ -29,21 +29,7 @@ def open_run(directory: str | os.PathLike[str]) -> Checkpoints:
     Raises:
       UserError: it is no run's folder, or has no complete checkpoint; says what it is instead.
     """
-    path = epath.Path(directory)
-    if not path.exists():
-        raise UserError(f"load: there is no folder {str(path)!r}; expected the --workdir of a run.")
-    for parent in (path, path.parent):
-        if parent.name == "checkpoints":
-            step = f" with step={path.name}" if path.name.isdigit() else ""
-            raise UserError(
-                f"load: {str(path)!r} is inside a run; name the run's own folder, {str(parent.parent)!r}{step}."
-            )
-    if not (path / "checkpoints").exists():
-        runs = (
-            sorted(child.name for child in path.iterdir() if (child / "checkpoints").exists()) if path.is_dir() else []
-        )
-        hint = f" Runs in it: {listed(runs)}." if runs else ""
-        raise UserError(f"load: {str(path)!r} is no run; it has no folder 'checkpoints'.{hint}")
+    path = check_run(directory, "load")
     checkpoints = Checkpoints(path)
     if checkpoints.latest() is None:
         checkpoints.close()

@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, strict_merge
 from mmjax.training import integrity
+from mmjax.training.run_folder import check_run
 from mmjax.training.sharding import placed
 from mmjax.training.state import TrainState
 
@@ -412,14 +413,8 @@ class InitFrom:
     allow_extra: Sequence[str] = ()
 
     def _open(self) -> Checkpoints:
-        path = epath.Path(self.path)
-        if not (path / "checkpoints").exists():
-            what = "is no run of mmjax: it has no folder 'checkpoints'" if path.exists() else "does not exist"
-            raise UserError(
-                f"{self.path} {what}. Weights (--init-from, teachers) are taken from the --workdir of a run; files "
-                "of other libraries are for `pretrained` (mmjax.weights)."
-            )
-        return Checkpoints(self.path)
+        others = "Files of other libraries are for `pretrained` (mmjax.weights)."
+        return Checkpoints(check_run(self.path, "weights of another run (--init-from, teachers)", others))
 
     def preprocess(self) -> dict[str, Any]:
         """Returns the preprocessing spec that the weights were trained with, modality -> settings."""

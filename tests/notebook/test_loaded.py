@@ -118,7 +118,7 @@ def test_steps(trained):
 @pytest.mark.parametrize(
     ("path", "step", "sentence"),
     [
-        ("nowhere", None, "there is no folder"),
+        ("nowhere", None, "does not exist"),
         ("..", None, "has no folder 'checkpoints'. Runs in it: smoke"),
         ("checkpoints", None, "name the run's own folder"),
         ("checkpoints/4", None, "name the run's own folder, .* with step=4"),

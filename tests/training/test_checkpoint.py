@@ -123,10 +123,10 @@ def test_init_from_takes_weights_only_and_names_what_does_not_fit(tmp_path):
     found = InitFrom(str(tmp_path), allow_missing=["new/.*"], allow_extra=["b/.*"]).merge(target)
     assert flatten(found).keys() == {"a/kernel", "new/kernel"}
     np.testing.assert_array_equal(found["a"]["kernel"], PARAMS["a"]["kernel"])
-    with pytest.raises(UserError, match=r"nowhere does not exist\. Weights .* are taken from the --workdir of a run"):
+    with pytest.raises(UserError, match=r"teachers\): '.*nowhere' does not exist; expected the --workdir of"):
         InitFrom(str(tmp_path / "nowhere")).merge(target)
     (tmp_path / "model.safetensors").write_bytes(b"w")
-    with pytest.raises(UserError, match=r"safetensors is no run of mmjax.*open_clip, transformers"):
+    with pytest.raises(UserError, match=r"safetensors' is no run.* Files of other libraries are for `pretrained`"):
         InitFrom(str(tmp_path / "model.safetensors")).merge(target)
 
 
