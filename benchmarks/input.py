@@ -1,6 +1,6 @@
 """The image-text input pipeline against its peers, in one run: images a second and processor time an image.
 
-    python benchmarks/input.py [--peer-python /path/to/venv/bin/python] [--turns 5] [--seconds 2]
+    python benchmarks/input.py [--peer-python /path/to/venv/bin/python] [--turns 9] [--seconds 2]
 
 Generates 2,000 JPEGs of about 500 x 375 pixels and 60 kB with captions, writes them as tar shards, ArrayRecord, a
 manifest and a folder, and makes batches of 64: decode, random resized crop to 224 (90 % to all of the area), caption
@@ -303,7 +303,7 @@ def main() -> None:
     """Runs every way in turns and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="an interpreter that has open_clip_torch, webdataset and torch")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=2.0, help="that each way runs in each turn")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()

@@ -107,7 +107,7 @@ class TfdsSource:
             names = [feature.int2str(i) for i in values.int64_list.value if i >= 0]  # -1 is no class
             return [name.replace("_", " ") for name in names] if column.startswith("caption") else names
         if isinstance(feature, tfds.features.Text):
-            return columns_lib.captions(values.bytes_list.value, where)
+            return columns_lib.captions(list(values.bytes_list.value), where)
         if values.WhichOneof("kind") == "bytes_list":
             found = list(values.bytes_list.value)
             return found[0] if feature.shape == () and len(found) == 1 else found
