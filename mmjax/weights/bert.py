@@ -51,13 +51,17 @@ BERT = Table(
 )
 
 
+_FORM = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+"""Key of config.json -> what it must say where it says anything, as no shape tells."""
+
+
 @dataclasses.dataclass(frozen=True)
 class BertWeights(Published):
     """A BertModel for a TextEncoder with causal=False, norm='post', embedding_norm=True and the sizes in config.json.
 
-    There max_length is max_position_embeddings, token_types is type_vocab_size, and activation is hidden_act. The
-    pooler and the heads of BERT's own training are left out. BERT's LayerNorms have an epsilon of 1e-12 and ours 1e-6,
-    which changes MiniLM's hidden states by less than 1e-4 of their norm.
+    There max_length is max_position_embeddings and token_types is type_vocab_size; activation is 'gelu'. The pooler
+    and the heads of BERT's own training are left out. BERT's LayerNorms have an epsilon of 1e-12 and ours 1e-6, which
+    changes MiniLM's hidden states by less than 1e-4 of their norm.
 
     References:
       Devlin et al., BERT, 2019; Wang et al., MiniLM, 2020; Reimers and Gurevych, Sentence-BERT, 2019.
@@ -66,10 +70,14 @@ class BertWeights(Published):
     table: ClassVar[Table] = BERT
 
     def check(self, config: pathlib.Path, leaves: Mapping[str, Any]) -> None:
-        """Raises UserError where config says another family, or another number of heads than leaves have."""
-        said = json.loads(config.read_text()) if config.is_file() else {}
-        if (family := said.get("model_type", "bert")) != "bert":
-            raise UserError(f"its config.json says that it is a {family!r}, expected 'bert'.")
+        """Raises UserError where config is no JSON, or says another form or number of heads than leaves have."""
+        try:
+            said = dict(json.loads(config.read_text())) if config.is_file() else {}
+        except (ValueError, TypeError) as error:
+            raise UserError(f"its config.json is no JSON object ({error}).") from error
+        for key, expected in _FORM.items():
+            if (found := said.get(key, expected)) != expected:
+                raise UserError(f"its config.json says {key}={found!r}, expected {expected!r}.")
         ours = {leaf.shape[-2] for path, leaf in leaves.items() if path.endswith("attention/query/kernel")}
         heads = said.get("num_attention_heads")
         if heads and ours and ours != {heads}:

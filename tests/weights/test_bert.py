@@ -147,8 +147,12 @@ def test_what_shapes_do_not_tell_is_read_from_the_file_beside(tmp_path):
     folder = write_tiny(tmp_path / "bert", heads=4)
     with pytest.raises(UserError, match="says 4 attention heads, but num_heads of ours is 3"):
         BertWeights(str(folder)).fill(leaves_of())
-    folder = write_tiny(tmp_path / "roberta", model_type="roberta")
-    with pytest.raises(UserError, match="it is a 'roberta', expected 'bert'"):
+    for key, value in {"model_type": "roberta", "hidden_act": "relu"}.items():
+        folder = write_tiny(tmp_path / value, **{key: value})
+        with pytest.raises(UserError, match=f"says {key}='{value}', expected"):
+            BertWeights(str(folder)).fill(leaves_of())
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"its config\.json is no JSON object"):
         BertWeights(str(folder)).fill(leaves_of())
 
 
