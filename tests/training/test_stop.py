@@ -13,11 +13,14 @@ from mmjax.training.stop import SIGNALS, StopSignal
 def test_the_first_asks_and_the_second_acts_as_usual(number, monkeypatch):
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
-    usual = signal.getsignal(number)
-    with StopSignal() as stop:
-        assert not stop.received
-        os.kill(os.getpid(), number)
-        assert stop.received and signal.getsignal(number) == usual
+    before = signal.signal(number, signal.SIG_DFL)  # a shell ignores SIGINT in what it starts in the background
+    try:
+        with StopSignal() as stop:
+            assert not stop.received
+            os.kill(os.getpid(), number)
+            assert stop.received and signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_nothing_is_printed_to_a_terminal_that_is_gone(monkeypatch, capfd):
