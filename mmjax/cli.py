@@ -147,7 +147,8 @@ def train(options: argparse.Namespace) -> int:
         raise UserError("--workdir is missing: name the folder for this run, as in --workdir runs/openmoji.")
     _join_processes(options)
     console = Console(quiet=jax.process_index() > 0)
-    for name, install in {} if jax.config.jax_platforms else idle_accelerators().items():
+    idle = {} if jax.config.jax_platforms else idle_accelerators()  # it may have been told to leave them
+    for name, install in idle.items():
         console.print(f"This machine has a {name}, but JAX computes on the CPU: {install}", markup=False)
     metrics = fit(config, options.workdir, console)
     with safe_permissions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pathlib
 from collections.abc import Iterable
 
 from mmjax.core.secrets import masked
@@ -22,6 +23,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Returns ' Did you mean ...?' with the closest valid name, or '' where none is close."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def nearest_beside(path: pathlib.Path) -> str:
+    """Returns `nearest` of a file's name among what lies in its folder."""
+    return nearest(path.name, [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else [])
 
 
 def one_of(value: str, valid: Iterable[str], what: str) -> None:

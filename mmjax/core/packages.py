@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import UserError, nearest_beside
 
 PREFIX = "package:"
 
@@ -28,8 +28,7 @@ def located(name: str | os.PathLike[str]) -> Path:
     found = [folder / inner for folder in _folders(text, package)]
     there = [path for path in found if path.exists()]
     if not there:
-        near = [path.name for path in found[0].parent.iterdir()] if found[0].parent.is_dir() else []
-        raise UserError(f"{text}: the package {package} has no {inner}.{nearest(found[0].name, near)}")
+        raise UserError(f"{text}: the package {package} has no {inner}.{nearest_beside(found[0])}")
     return there[0]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from mmjax.core.errors import UserError, listed, nearest
+from mmjax.core.errors import UserError, listed, nearest_beside
 from mmjax.core.packages import located
 
 FORMAT = "mmjax.tokenizer/1"
@@ -246,8 +246,7 @@ class Tokenizer:
             return cls.from_json(text, special)
         path = located(text)
         if not path.is_file():
-            near = path.parent.iterdir() if path.parent.is_dir() else []
-            raise UserError(f"tokenizer: there is no file {text}.{nearest(path.name, (found.name for found in near))}")
+            raise UserError(f"tokenizer: there is no file {text}.{nearest_beside(path)}")
         if path.suffix != ".model":
             return cls.from_json(path.read_text(encoding="utf-8", errors="replace"), special)
         model = base64.b64encode(path.read_bytes()).decode()

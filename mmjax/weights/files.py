@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import UserError, nearest, nearest_beside
 from mmjax.core.optional import optional
 from mmjax.core.packages import located
 
@@ -41,8 +41,7 @@ def find(name: str | os.PathLike[str]) -> pathlib.Path:
             f"weights: {name} is a pickle, which could run code as it is read. Expected a .safetensors file."
         )
     if not path.is_file():
-        near = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"weights: there is no file {name}.{nearest(path.name, near)}")
+        raise UserError(f"weights: there is no file {name}.{nearest_beside(path)}")
     return path
 
 
