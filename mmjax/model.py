@@ -16,8 +16,8 @@ from mmjax.core.types import Outputs, Stream, Tokens
 from mmjax.layers.dropout import fold
 from mmjax.layers.modality_dropout import drop_modalities
 
-TEACHERS = "teachers_"
-"""What the keys of the teachers' parameters begin with; their names follow."""
+ENCODERS, TEACHERS = "encoders_", "teachers_"
+"""What the keys of the parameters of encoders and teachers begin with; their names follow."""
 
 
 def teacher_patterns(names: Iterable[str]) -> list[str]:

@@ -100,7 +100,6 @@ class Margin:
 @dataclasses.dataclass(frozen=True)
 class SignEvaluator:
     head: str = "smell_score"
-    name: str = "sign"
 
     def __call__(self, embed, batches, **extra):
         right = [np.asarray((embed(b)[self.head][:, 0] > 0) == (b.targets["label"] > 0)) for b in batches]

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmjax.balance.modulator import Modulator, Step, evidence_of, mean_likelihoods, others_mean, scale_encoders, seen
 from mmjax.core.errors import UserError, at_least
-from mmjax.core.subsets import keep_only, subsets
+from mmjax.core.subsets import coalitions, keep_only, shapley_matrix
 from mmjax.core.types import Array
 from mmjax.tasks.task import Evidence, TaskLoss
 
@@ -90,22 +91,13 @@ class Agm(Modulator):
 def shares(step: Step, whole: Evidence) -> dict[str, jax.Array]:
     """Returns modality -> [B, K], its Shapley value of the answer; over the modalities they sum to the whole answer."""
     names = sorted(whole.present)
-    answers = {frozenset(): jnp.zeros_like(whole.prediction), frozenset(names): whole.prediction}
-    for part in subsets(names)[:-1]:
-        answers[frozenset(part)] = step.run(step.params, keep_only(step.batch, part)).evidence.prediction
-    weights = _weights(len(names))
 
-    def share(name: str) -> jax.Array:
-        others = [part for part in answers if name not in part]
-        gains = [weights[len(part)] * (answers[part | {name}] - answers[part]) for part in others]
-        return jnp.sum(jnp.stack(gains), axis=0)  # [B, K]
+    def answer(members: np.ndarray) -> Array:
+        part = [name for name, member in zip(names, members, strict=True) if member]
+        if len(part) in (0, len(names)):
+            return whole.prediction if part else jnp.zeros_like(whole.prediction)
+        return step.run(step.params, keep_only(step.batch, part)).evidence.prediction
 
-    return {name: share(name) for name in names}
-
-
-def _weights(count: int) -> list[float]:
-    """Returns |S|! (M - |S| - 1)! / M! for |S| = 0, ..., M - 1."""
-    weights = [1.0 / count]
-    for size in range(1, count):
-        weights.append(weights[-1] * size / (count - size))
-    return weights
+    answers = jnp.stack([answer(members) for members in coalitions(len(names))])  # [2^M, B, K]
+    found = jnp.tensordot(shapley_matrix(len(names)).astype(np.float32), answers, axes=1, precision="highest")
+    return dict(zip(names, found, strict=True))

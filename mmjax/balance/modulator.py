@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mmjax.core.errors import UserError
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array, Batch
+from mmjax.model import ENCODERS
 from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss, mean_where
 
 
@@ -119,7 +120,7 @@ def mean_likelihoods(evidence: Evidence, answers: Mapping[str, Array]) -> dict[s
 
 def encoder_of(path: str, names: Collection[str]) -> str | None:
     """Returns which modality's encoder in a MultimodalModel the parameter at path belongs to; None for none of them."""
-    return next((name for name in names if path.startswith(f"encoders_{name}/")), None)
+    return next((name for name in names if path.startswith(f"{ENCODERS}{name}/")), None)
 
 
 def scale_encoders(updates: Any, factors: Mapping[str, Array]) -> Any:

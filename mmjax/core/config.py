@@ -169,15 +169,17 @@ def from_json(text: str, allow: Sequence[str] = ()) -> fdl.Config:
     return config
 
 
+def sub_configs_with(config: Any, name: str) -> list[tuple[str, fdl.Buildable]]:
+    """Returns (path, sub-config) of every sub-config whose constructor has a parameter `name`; 'encoders.image'."""
+    return [
+        (".".join(str(*dataclasses.astuple(element)) for element in path), node)
+        for node, path in daglish.iterate(config)
+        if isinstance(node, fdl.Buildable) and name in node.__signature_info__.parameters
+    ]
+
+
 def set_everywhere(config: Any, name: str, value: Any, overwrite: bool = False) -> None:
     """Sets parameter `name` to value in every sub-config whose constructor has it, set values only where overwrite."""
-    if isinstance(config, fdl.Buildable):
-        if name in config.__signature_info__.parameters and (overwrite or name not in config.__arguments__):
-            setattr(config, name, value)
-        children = list(config.__arguments__.values())
-    elif isinstance(config, dict):
-        children = list(config.values())
-    else:
-        children = list(config) if isinstance(config, (list, tuple)) else []
-    for child in children:
-        set_everywhere(child, name, value, overwrite)
+    for _, node in sub_configs_with(config, name):
+        if overwrite or name not in node.__arguments__:
+            setattr(node, name, value)

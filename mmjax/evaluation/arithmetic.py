@@ -90,7 +90,6 @@ class ArithmeticEvaluator:
       separator: between A and B: ' ', or ': ' where names are 'A: B'.
       train_bases: a may be a record of `Evaluation.train_source` too; what is found is not.
       ks: cut-offs of recall_at_k.
-      name: what the metrics are filed under.
 
     Raises:
       UserError: (called) no caption begins with another one.
@@ -105,7 +104,6 @@ class ArithmeticEvaluator:
     separator: str = " "
     train_bases: bool = False
     ks: Sequence[int] = (1, 5)
-    name: str = "arithmetic"
 
     def __post_init__(self):
         if not self.separator:

@@ -35,7 +35,6 @@ class AttributionEvaluator:
       permutations: orders of the parts.
       seed: of the orders.
       pictures: examples in attribution.png.
-      name: what the metrics are filed under.
 
     Raises:
       UserError: counts below 1.
@@ -50,7 +49,6 @@ class AttributionEvaluator:
     permutations: int = 2
     seed: int = 0
     pictures: int = 4
-    name: str = "attribution"
 
     def __post_init__(self):
         counts = ("batches", "parts", "permutations", "pictures")

@@ -36,10 +36,6 @@ class Evaluator(Protocol):
         `train_batches`: batches of `Evaluation.train_source`.
     """
 
-    @property
-    def name(self) -> str:
-        """What the metrics of this evaluator are filed under."""
-
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
         """Returns metric name -> value."""
 
@@ -156,14 +152,12 @@ class RetrievalEvaluator:
       gallery: the other.
       ks: cut-offs of recall_at_k.
       chunk: rows in one block of scores.
-      name: what the metrics are filed under.
     """
 
     queries: str = "text"
     gallery: str = "image"
     ks: Sequence[int] = (1, 5, 10)
     chunk: int = 1024
-    name: str = "retrieval"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ class MatchingEvaluator:
       first, second: the modalities.
       head: decoder that gives logits [B, 2], of which the second says that it is a pair.
       shift: rows; not a multiple of the batch.
-      name: what the metrics are filed under.
 
     References:
       Li et al., Align before Fuse (ALBEF), 2021, section 3.2.
@@ -37,7 +36,6 @@ class MatchingEvaluator:
     second: str = "text"
     head: str = "matching"
     shift: int = 1
-    name: str = "matching"
 
     @property
     def modalities(self) -> tuple[str, ...]:

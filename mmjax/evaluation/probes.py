@@ -134,13 +134,11 @@ class ProbeEvaluator:
       inputs: the modalities that the model is given; None: `modality` alone.
       label: the name in `Batch.targets` of the class [B].
       k: neighbours of the k-NN vote.
-      name: what the metrics are filed under.
     """
 
     modality: str = "image"
     label: str = "label"
     k: int = 20
-    name: str = "probe"
     inputs: Sequence[str] | None = None
 
     @property

@@ -24,7 +24,6 @@ class ReconstructionEvaluator:
       patch_size: of the decoder.
       codebook_size: K.
       head, codes: decoders that give pixels [B, N, P * P * 3] in [0, 1] and codes [B, N].
-      name: what the metrics are filed under.
     """
 
     modality: str = "image"
@@ -32,7 +31,6 @@ class ReconstructionEvaluator:
     codebook_size: int = 8192
     head: str = "pixels"
     codes: str = "codes"
-    name: str = "reconstruction"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from mmjax.core.precision import in_float32
 from mmjax.core.types import Array, Outputs, Stream, Tokens
 from mmjax.evaluation.rules import SHARES, gate, relevant
 from mmjax.evaluation.sites import (
-    ENCODER,
     Path,
     Sites,
     at_tokens,
@@ -31,6 +30,7 @@ from mmjax.evaluation.sites import (
 )
 from mmjax.layers.hooks import PERTURBATIONS, RELEVANCY
 from mmjax.layers.pooling import summary
+from mmjax.model import ENCODERS
 
 Weights = Mapping[Path, Array]
 
@@ -143,7 +143,7 @@ def _propagated(
         variables = {"params": params, RELEVANCY: collection({**weights, **seeds})}
         outputs, _ = run(model, variables, streams, relevant)
         towers = sum(
-            _read(tokens, weights.get((f"{ENCODER}{name}", SHARES))) for name, tokens in outputs.tokens.items()
+            _read(tokens, weights.get((f"{ENCODERS}{name}", SHARES))) for name, tokens in outputs.tokens.items()
         )
         if outputs.fused is None or outputs.fused.pooled is None:
             return towers.sum()
@@ -200,7 +200,7 @@ def _at_ends(sites: Sites, found: Weights, name: str, size: int) -> jax.Array:
 def _chosen(sites: Sites, found: Weights, gradients: Weights, joint: jax.Array, score: jax.Array) -> Relevancy:
     """Returns relevancy where attention led to the score, else gradient x input."""
     tokens, attended, size = {}, {}, len(score)
-    names = dict.fromkeys(path[0].removeprefix(ENCODER) for path, kind in sites.kinds.items() if kind == "encoder")
+    names = dict.fromkeys(path[0].removeprefix(ENCODERS) for path, kind in sites.kinds.items() if kind == "encoder")
     for name in names:
         values = _at_start(sites, found, name, size)  # [B, N]
         inputs = _positive(_at_ends(sites, gradients, name, size))  # [B, N']

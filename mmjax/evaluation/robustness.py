@@ -31,7 +31,6 @@ class RobustnessEvaluator:
       head: decoder of the model.
       target: in `Batch.targets`.
       seed: of the draw.
-      name: what the metrics are filed under.
 
     Raises:
       UserError: an unknown loss, or a share outside of [0, 1].
@@ -43,7 +42,6 @@ class RobustnessEvaluator:
     head: str = "label"
     target: str = "label"
     seed: int = 0
-    name: str = "robustness"
 
     def __post_init__(self):
         one_of(self.what, LOSSES, "RobustnessEvaluator.what")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from mmjax.core.errors import UserError, at_least
+from mmjax.core.subsets import coalitions, shapley_matrix
 
 Value = Callable[[np.ndarray], np.ndarray]
 """Coalitions [K, P] bool -> their scores [K, ...] float, the same trailing axes (examples) for all."""
@@ -17,15 +17,8 @@ MOST_PLAYERS = 4
 """For exact values, 2^4 coalitions."""
 
 
-def coalitions(players: int) -> np.ndarray:
-    """Returns [2^P, P] bool: every coalition, none first and all last."""
-    return np.arange(2**players)[:, None] >> np.arange(players) & 1 == 1
-
-
 def exact_shapley(value: Value, players: int) -> np.ndarray:
     """Returns the Shapley values [P, ...] float64; they sum to value(all) - value(none).
-
-    phi_p = sum over coalitions S without p of |S|! (P - |S| - 1)! / P! (value(S and p) - value(S)).
 
     Args:
       value: asked once, for all 2^P coalitions.
@@ -33,24 +26,13 @@ def exact_shapley(value: Value, players: int) -> np.ndarray:
 
     Raises:
       UserError: more than 4 players, or none.
-
-    References:
-      Shapley, A Value for n-Person Games, 1953, equation 13.
     """
     if not 1 <= players <= MOST_PLAYERS:
         raise UserError(
             f"exact_shapley: {players} players; expected 1 to {MOST_PLAYERS}. For more see permutation_shapley."
         )
     found = np.asarray(value(coalitions(players)), np.float64)  # [2^P, ...]
-    total = math.factorial(players)
-    result = []
-    for player in range(players):
-        without = [s for s in range(2**players) if not s >> player & 1]
-        sizes = [s.bit_count() for s in without]
-        weights = np.array([math.factorial(n) * math.factorial(players - n - 1) / total for n in sizes])
-        gained = found[[s | 1 << player for s in without]] - found[without]  # [2^(P - 1), ...]
-        result.append(np.tensordot(weights, gained, axes=1))
-    return np.stack(result)
+    return np.tensordot(shapley_matrix(players), found, axes=1)
 
 
 def permutation_shapley(value: Value, players: int, permutations: int = 8, seed: int = 0) -> np.ndarray:

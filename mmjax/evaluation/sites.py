@@ -22,14 +22,9 @@ from mmjax.layers.hooks import INTERMEDIATES
 from mmjax.layers.pooling import Pool
 from mmjax.layers.space_time import DividedTransformer
 from mmjax.layers.transformer import Transformer
+from mmjax.model import ENCODERS, TEACHERS
 
 Path = tuple[str, ...]
-ENCODER = "encoders_"
-"""What the names of the encoders of a model.MultimodalModel begin with in its parameters."""
-
-TEACHER = "teachers_"
-"""What the names of its teachers begin with: an explanation is of the model itself, not of what taught it."""
-
 JOINT = ("fusion", "missing")
 
 TOWERS = (Transformer, DividedTransformer, Conformer)
@@ -70,7 +65,7 @@ class Sites:
         return [path for path in self.attention if path[0] in JOINT]
 
     def _of(self, modality: str) -> list[Path]:
-        return [path for path in self.kinds if path[0] == f"{ENCODER}{modality}"]
+        return [path for path in self.kinds if path[0] == f"{ENCODERS}{modality}"]
 
 
 def find_sites(model: nn.Module, params: Any, streams: Mapping[str, Stream]) -> Sites:
@@ -126,7 +121,7 @@ def _kind(module: nn.Module) -> str | None:
     path = module.path
     if isinstance(module, Pool):
         return "pool"
-    if not path or not path[0].startswith(ENCODER):
+    if not path or not path[0].startswith(ENCODERS):
         return None
     if len(path) == 1:
         return "encoder"
@@ -134,7 +129,8 @@ def _kind(module: nn.Module) -> str | None:
 
 
 def _taught(path: Path) -> bool:
-    return bool(path) and path[0].startswith(TEACHER)
+    """Says whether path is a teacher's: an explanation is of the model itself, not of what taught it."""
+    return bool(path) and path[0].startswith(TEACHERS)
 
 
 def only(path: Path, stored: tuple[Any, ...]) -> Any:

@@ -31,13 +31,11 @@ class SubsetEvaluator(abc.ABC):
       target: in `Batch.targets`.
       by_subset: also evaluate with every non-empty subset of the modalities, the others removed; an example counts
         where it has any of them.
-      name: what the metrics are filed under.
     """
 
     head: str = "label"
     target: str = "label"
     by_subset: bool = True
-    name: str = "supervised"
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
         """Returns 'SUBSET/metric' -> value, SUBSET being 'image', 'image+text', ..., and 'all' for all modalities.
@@ -62,8 +60,6 @@ class SubsetEvaluator(abc.ABC):
 class ClassificationEvaluator(SubsetEvaluator):
     """`accuracy`, `weighted_f1` and `macro_f1` of logits [B, K] against classes [B], by scikit-learn."""
 
-    name: str = "classification"
-
     def _has_label(self, labels: np.ndarray) -> np.ndarray:
         return labels >= 0
 
@@ -74,8 +70,6 @@ class ClassificationEvaluator(SubsetEvaluator):
 @dataclasses.dataclass(frozen=True)
 class RegressionEvaluator(SubsetEvaluator):
     """`mean_absolute_error` and Pearson's `correlation` of values [B, 1] against targets [B]."""
-
-    name: str = "regression"
 
     def _has_label(self, labels: np.ndarray) -> np.ndarray:
         return np.isfinite(labels)

@@ -129,7 +129,6 @@ class ZeroShotEvaluator:
       names: the modality that class names are words of.
       label: the name in `Batch.targets` of the int class [B].
       ks: cut-offs of top_k.
-      name: what the metrics are filed under.
     """
 
     class_names: Sequence[str] | str
@@ -138,7 +137,6 @@ class ZeroShotEvaluator:
     names: str = "text"
     label: str = "label"
     ks: Sequence[int] = (1, 5)
-    name: str = "zeroshot"
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import fiddle as fdl
 
-from mmjax.core.config import set_everywhere
+from mmjax.core.config import set_everywhere, sub_configs_with
 from mmjax.core.mesh import AXES, MeshShape
 
 
@@ -57,7 +56,8 @@ class Choice:
             found.append("--mesh " + ",".join(f"{axis}={size}" for axis, size in (free | axes).items()))
         for name in ("remat", "batch_parts"):
             if (value := getattr(self, name)) is not None:
-                found += [f"--set {path}={value}" for path, old in _everywhere(config.model, name) if old != value]
+                parts = sub_configs_with({"model": config.model}, name)
+                found += [f"--set {path}.{name}={value}" for path, part in parts if getattr(part, name) != value]
         if self.micro_batches is not None:
             found.append(f"--set micro_batches={self.micro_batches}")
         return " ".join(found)
@@ -77,19 +77,4 @@ def _of_mesh(config: fdl.Config, axis: str) -> int:
 
 
 def _values(config: fdl.Config, name: str) -> set[Any]:
-    return {value for _, value in _everywhere(config.model, name)}
-
-
-def _everywhere(node: Any, name: str, path: str = "model") -> Iterator[tuple[str, Any]]:
-    """Yields (path, value) of a parameter wherever `core.config.set_everywhere` sets it."""
-    children: dict[str, Any] = {}
-    if isinstance(node, fdl.Buildable):
-        if name in node.__signature_info__.parameters:
-            yield f"{path}.{name}", getattr(node, name, None)
-        children = dict(node.__arguments__)
-    elif isinstance(node, dict):
-        children = node
-    elif isinstance(node, (list, tuple)):
-        children = {str(number): child for number, child in enumerate(node)}
-    for key, child in children.items():
-        yield from _everywhere(child, name, f"{path}.{key}")
+    return {getattr(part, name) for _, part in sub_configs_with(config.model, name)}
