@@ -8,6 +8,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from mmjax.core.errors import UserError
+
 Array = jax.Array | np.ndarray
 
 
@@ -78,6 +80,9 @@ class Batch:
         return self.mask.shape[0]
 
 
+VOTE_RULES = ("mixture", "product")
+
+
 @flax.struct.dataclass
 class Votes:
     """What late fusion gives the heads: one vector a modality, each of which a head answers by itself.
@@ -137,3 +142,13 @@ class Outputs:
     penalties: dict[str, Array] = flax.struct.field(default_factory=dict)
     predictions: dict[str, Any] = flax.struct.field(default_factory=dict)
     teachings: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+    def joint(self, who: str) -> Array:
+        """Returns the joint vector [B, D] that the fusion makes; `who` needs it.
+
+        Raises:
+          UserError: it makes none.
+        """
+        if self.fused is None or self.fused.pooled is None:
+            raise UserError(f"{who}: the fusion gives no joint vector; use one that does, such as fusion.early.Early.")
+        return self.fused.pooled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from mmjax.core.errors import UserError, one_of
+from mmjax.core.errors import one_of
 from mmjax.core.types import Outputs
 from mmjax.layers.pooling import summary
 
@@ -26,14 +26,9 @@ class Features(nn.Module):
     modality: str | None = None
 
     def __call__(self, outputs: Outputs, rng: jax.Array | None = None) -> jax.Array | dict[str, jax.Array]:
-        if self.modality is not None:
-            if self.modality not in outputs.tokens and not self.is_initializing():
-                return {}
-            one_of(self.modality, outputs.tokens, "Features.modality")
-            return summary(outputs.tokens[self.modality])
-        if outputs.fused is None or outputs.fused.pooled is None:
-            raise UserError(
-                "Features: the fusion gives no joint vector; use one that does, such as fusion.early.Early, or name "
-                "the modality of an encoder."
-            )
-        return outputs.fused.pooled
+        if self.modality is None:
+            return outputs.joint("Features without a modality")
+        if self.modality not in outputs.tokens and not self.is_initializing():
+            return {}
+        one_of(self.modality, outputs.tokens, "Features.modality")
+        return summary(outputs.tokens[self.modality])

@@ -6,12 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmjax.core.errors import UserError, one_of
-from mmjax.core.types import Outputs, Votes
+from mmjax.core.errors import one_of
+from mmjax.core.types import VOTE_RULES, Outputs, Votes
 from mmjax.layers.dropout import dropout, fold
 
 KINDS = ("classes", "values")
-RULES = ("mixture", "product")
 
 
 class Head(nn.Module):
@@ -45,9 +44,7 @@ class Head(nn.Module):
         one_of(self.kind, KINDS, "Head.kind")
         if outputs.votes is not None:
             return self._combined(outputs.votes, rng)
-        if outputs.fused is None or outputs.fused.pooled is None:
-            raise UserError("Head: the fusion gives no joint vector; use one that does, such as fusion.early.Early.")
-        return self._answer("joint", outputs.fused.pooled, fold(rng, 0))
+        return self._answer("joint", outputs.joint("Head"), fold(rng, 0))
 
     def _answer(self, name: str, vector: jax.Array, rng: jax.Array | None) -> jax.Array:
         vector = dropout(vector.astype(jnp.float32), self.dropout, rng)  # [B, D]
@@ -55,7 +52,7 @@ class Head(nn.Module):
         return nn.Dense(self.size, dtype=jnp.float32, name=name, **init)(vector)  # [B, K]
 
     def _combined(self, votes: Votes, rng: jax.Array | None) -> jax.Array:
-        one_of(votes.rule, RULES, "Votes.rule")
+        one_of(votes.rule, VOTE_RULES, "Votes.rule")
         names = sorted(votes.vectors)
         answers = [self._answer(name, votes.vectors[name], fold(rng, i)) for i, name in enumerate(names)]
         answers = jnp.stack(answers, axis=1)  # [B, M, K]

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mmjax.core.errors import UserError, listed, nearest
-from mmjax.core.types import Array, Batch
+from mmjax.core.types import Array, Batch, Outputs
 from mmjax.evaluation.retrieval import mesh_in_use, retrieval
 
 Embed = Callable[[Batch], Mapping[str, Array]]
@@ -66,6 +66,18 @@ class Embedded:
                 f"They have: {listed(self.targets) or 'none'}."
             )
         return self.targets[name]
+
+
+def answers(outputs: Outputs) -> dict[str, Array]:
+    """Returns name -> [B, ...]: the embedding of each modality, and what each decoder predicts.
+
+    Raises:
+      UserError: a decoder has the name of a modality.
+    """
+    if shared := set(outputs.embeddings) & set(outputs.predictions):
+        raise UserError(f"model.decoders: {listed(shared)} is the name of a modality too; give the decoder another.")
+    arrays = {name: value for name, value in outputs.predictions.items() if not isinstance(value, dict)}
+    return outputs.embeddings | arrays
 
 
 def unit(x: Array) -> np.ndarray:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mmjax.core.errors import one_of
 from mmjax.core.types import Array, Outputs
+from mmjax.evaluation.evaluator import answers
 
 Answers = Mapping[str, Array]
 """Modality or decoder -> [B, ...], as evaluators get them."""
@@ -110,17 +111,12 @@ class Value:
     evidence = __call__
 
 
-def answers_of(outputs: Outputs) -> dict[str, Array]:
-    """Returns embeddings and predictions by their names."""
-    return outputs.embeddings | outputs.predictions
-
-
 def evidence_of(score: Score) -> Callable[[Outputs], jax.Array]:
     """Returns Outputs -> [B]: the evidence for the class that has most of it, for `relevancy.relevancy`."""
 
     def of(outputs: Outputs) -> jax.Array:
         present = {name: tokens.present for name, tokens in outputs.tokens.items()}
-        table = score.evidence(answers_of(outputs), present)  # [B, K]
+        table = score.evidence(answers(outputs), present)  # [B, K]
         column = table.argmax(
             axis=-1, keepdims=True
         )  # the gradient of a maximum divides by how often it is found again

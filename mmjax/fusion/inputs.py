@@ -98,10 +98,10 @@ def present_mean(vectors: Sequence[jax.Array], present: Sequence[jax.Array]) -> 
     return total / jnp.maximum(sum(flag.astype(jnp.float32) for flag in there), 1.0)
 
 
-def present_softmax(logits: jax.Array, present: jax.Array, axis: int = 1) -> jax.Array:
+def present_softmax(logits: jax.Array, present: jax.Array) -> jax.Array:
     """Returns the float32 softmax of logits [B, M, ...] over what is present (same shape or broadcast); 0 elsewhere."""
     lowest = jnp.finfo(jnp.float32).min
-    weights = jax.nn.softmax(jnp.where(present, logits.astype(jnp.float32), lowest), axis=axis)
+    weights = jax.nn.softmax(jnp.where(present, logits.astype(jnp.float32), lowest), axis=1)
     return jnp.where(present, weights, 0.0)
 
 

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import one_of
-from mmjax.core.types import Outputs, Tokens, Votes
+from mmjax.core.types import VOTE_RULES, Outputs, Tokens, Votes
 from mmjax.fusion.inputs import joint, known, present_softmax, project_vectors
 
-RULES = ("mixture", "product")
 WEIGHTINGS = ("mean", "learned")
 
 
@@ -43,7 +42,7 @@ class Late(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Mapping[str, Tokens], rng: jax.Array | None = None) -> Outputs:
-        one_of(self.rule, RULES, "Late.rule")
+        one_of(self.rule, VOTE_RULES, "Late.rule")
         one_of(self.weighting, WEIGHTINGS, "Late.weighting")
         known(self, tokens)
         vectors = {

@@ -20,7 +20,8 @@ from mmjax.core.config import from_json
 from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.data.transforms import transforms_from_spec
 from mmjax.notebook.loaded_model import LoadedModel
-from mmjax.notebook.run_folder import build_model, open_run, pick_step, quiet, restore_params
+from mmjax.notebook.run_folder import open_run, pick_step, quiet, restore_params
+from mmjax.training.experiment import build_model
 from mmjax.training.sharding import check_batch
 
 

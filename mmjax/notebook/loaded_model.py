@@ -19,13 +19,13 @@ from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.mesh import batch_sharding
 from mmjax.core.types import Array, Stream
 from mmjax.data.transform import Transform
+from mmjax.evaluation.evaluator import answers
 from mmjax.evaluation.retrieval import top_k
 from mmjax.evaluation.scores import Score
 from mmjax.notebook import attention, inputs
 from mmjax.notebook.evaluate import evaluate_on, evaluate_own
 from mmjax.notebook.explain import explain, streams_of
 from mmjax.notebook.explanation import Explanation
-from mmjax.training.trainer import answers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import fiddle as fdl
-import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core.config import construct, set_everywhere
 from mmjax.core.errors import UserError, listed
-from mmjax.core.precision import compute_dtype
 from mmjax.core.trees import map_with_path
 from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.run_folder import check_run
@@ -74,13 +71,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def build_model(config: fdl.Config) -> nn.Module:
-    """Builds the model of an experiment's config and nothing else of it, at the precision of this machine."""
-    model = fdl.deepcopy_with(config.model)
-    set_everywhere(model, "dtype", compute_dtype(config.precision))
-    return construct(model)
 
 
 def restore_params(checkpoints: Checkpoints, step: int, mesh: Mesh, config: fdl.Config) -> Any:

@@ -12,6 +12,7 @@ import jax
 from mmjax.core.config import set_everywhere
 from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from mmjax.core.override import override
+from mmjax.core.precision import compute_dtype
 from mmjax.core.types import Batch
 from mmjax.data.spec import point_at
 from mmjax.planning.flops import flops_of, needed
@@ -67,8 +68,7 @@ def configured(
         point_at(config.data, data)
     for setting in settings:
         override(config, setting)
-    if getattr(config, "precision", "auto") == "auto":
-        config.precision = "float32" if topology.platform == "cpu" else "bfloat16"
+    config.precision = compute_dtype(getattr(config, "precision", "auto"), topology.platform).name
     return config
 
 

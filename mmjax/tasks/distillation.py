@@ -64,7 +64,7 @@ class Distillation:
                 one_of(self.head, each.predictions, "Distillation.head")
             by_example["logits"] = {who: each.predictions[self.head] for who, each in both.items()}
         if self.features or self.relations:
-            by_example["joint"] = {who: joint_vector(each) for who, each in both.items()}
+            by_example["joint"] = {who: each.joint("Distillation").astype(jnp.float32) for who, each in both.items()}
         if self.features:
             by_example["projected"] = self._projected(outputs, by_example["joint"])
         return by_example, ()
@@ -92,20 +92,6 @@ class Distillation:
         values = sum(getattr(self, name) * jnp.where(mask, part, 0.0) for name, part in parts.items())
         metrics = {name: mean_where(part, mask) for name, part in parts.items()}
         return TaskLoss(values, mask, metrics).penalised(by_example["penalties"])
-
-
-def joint_vector(outputs: Outputs) -> jax.Array:
-    """Returns the joint representation [B, D] float32: the fusion's pooled vector, or the weighted mean of its votes.
-
-    Raises:
-      UserError: the fusion makes neither.
-    """
-    if outputs.fused is not None and outputs.fused.pooled is not None:
-        return outputs.fused.pooled.astype(jnp.float32)
-    if outputs.votes is not None:
-        votes = outputs.votes
-        return sum(votes.weights[name][:, None] * x.astype(jnp.float32) for name, x in votes.vectors.items())
-    raise UserError("Distillation: the fusion gives no joint vector; use one that does, such as fusion.early.Early.")
 
 
 def _present(tokens: dict[str, Tokens]) -> jax.Array:

@@ -98,7 +98,7 @@ class Flava:
         one_of("logit_scale", whole.scalars, "Flava: the learned scalar")
         with jax.named_scope("objective_masked"):
             masked = apply(params, self.masking(streams, self.image, self.text, fold(keys, 0)), fold(rng, 2))
-            found = self._predicted(masked, self._targets(whole, batch), batch)
+            found = self._predicted(masked, self._targets(whole, batch))
         if self._weighs("matching"):
             with jax.named_scope("objective_matching"):
                 pairs = whole if self.whole_pairs else masked
@@ -152,7 +152,7 @@ class Flava:
             )
         return {self.image: codes, self.text: words}
 
-    def _predicted(self, masked: Outputs, targets: Mapping[str, Array], batch: Batch) -> dict[str, Any]:
+    def _predicted(self, masked: Outputs, targets: Mapping[str, Array]) -> dict[str, Any]:
         """Returns objective -> (loss, accuracy or None, number of hidden tokens), each [B] float32."""
         modality = {"mim": self.image, "mlm": self.text, "mmm_image": self.image, "mmm_text": self.text}
         found = {}

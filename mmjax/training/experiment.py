@@ -109,11 +109,20 @@ def check_cheap(config: fdl.Config) -> None:
     sharding.check_batch(config.data.batch_size, make_mesh(alone.mesh), alone.micro_batches)
 
 
-def build(config: fdl.Config) -> Any:
-    """Builds a config of an Experiment, or of a part of one, with its precision resolved for this machine.
+def build(config: fdl.Config) -> Experiment:
+    """Builds an experiment with its precision resolved for this machine.
 
     The config itself keeps 'auto', so that a checkpoint made on one kind of hardware runs on another.
     """
-    config = fdl.deepcopy_with(config) if isinstance(config, fdl.Buildable) else config
+    return construct(_for_this_machine(config))
+
+
+def build_model(config: fdl.Config) -> Any:
+    """Builds the model of an experiment's config as `build` does, and nothing else of it."""
+    return construct(_for_this_machine(config).model)
+
+
+def _for_this_machine(config: fdl.Config) -> fdl.Config:
+    config = fdl.deepcopy_with(config)
     set_everywhere(config.model, "dtype", compute_dtype(getattr(config, "precision", "auto")))
-    return construct(config)
+    return config

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmjax.core.errors import UserError, at_least, listed
+from mmjax.core.errors import UserError, at_least
 from mmjax.core.mesh import batch_sharding
-from mmjax.core.types import Array, Batch, Outputs
+from mmjax.core.types import Batch
 from mmjax.data.pipeline import Pipeline
+from mmjax.evaluation.evaluator import answers
 from mmjax.model import teacher_patterns
 from mmjax.tasks.task import Apply, Task, TaskLoss, run
 from mmjax.training import duration, sharding, state
@@ -131,14 +132,6 @@ def _check_classes(task: Task, data: Pipeline, loss: TaskLoss) -> None:
         raise UserError(
             f"the target {task.target!r} has {len(classes)} classes, but the head {task.head!r} predicts {size}."
         )
-
-
-def answers(outputs: Outputs) -> dict[str, Array]:
-    """Returns name -> [B, ...]: the embedding of each modality, and what each decoder predicts."""
-    if shared := set(outputs.embeddings) & set(outputs.predictions):
-        raise UserError(f"model.decoders: {listed(shared)} is the name of a modality too; give the decoder another.")
-    arrays = {name: value for name, value in outputs.predictions.items() if not isinstance(value, dict)}
-    return outputs.embeddings | arrays
 
 
 def _check_vocabularies(experiment: Experiment, data: Pipeline) -> None:

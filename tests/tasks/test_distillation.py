@@ -13,7 +13,7 @@ from mmjax.decoders.probes import Probes
 from mmjax.fusion.late import Late
 from mmjax.losses.distillation import feature_distillation, logit_distillation, relational_distillation
 from mmjax.model import MultimodalModel
-from mmjax.tasks.distillation import Distillation, joint_vector
+from mmjax.tasks.distillation import Distillation
 from mmjax.tasks.multi import MultiTask
 from mmjax.tasks.supervised import Classification
 from mmjax.training.grad_cache import value_and_grad
@@ -83,7 +83,7 @@ def test_votes_have_a_joint_vector_too():
     batch = BATCH.replace(streams={"b": BATCH.streams["b"]})
     params, apply = made(model, batch)
     outputs = jit(apply)(params, batch.streams, None)
-    np.testing.assert_allclose(joint_vector(outputs), outputs.votes.vectors["b"], rtol=1e-6)
+    np.testing.assert_allclose(outputs.joint("test"), outputs.votes.vectors["b"], rtol=1e-6)
 
 
 def test_a_student_without_labels_learns_the_task_from_its_teacher():
