@@ -25,7 +25,8 @@ class AttributionEvaluator:
 
     The score of an example is that of the class which is predicted from all it has. A score of whole modalities is
     shared out exactly (up to 4 of them); one that needs them all (a cosine) among their parts, by sampled orders, as
-    MM-SHAP does, but that a text's begin and end are parts like any other. After training, `attribution.png` in the
+    MM-SHAP does, but that a text's begin and end are parts like any other: what is shared out is the difference to a
+    flat picture and an empty text, of which the model is asked too. After training, `attribution.png` in the
     run's folder shows a few of the examples.
 
     Attributes:
@@ -93,19 +94,26 @@ class AttributionEvaluator:
 
     def _table(self, embed: Embed, batch: Batch, counts: Mapping[str, int], keep: np.ndarray) -> jax.Array:
         keep = np.broadcast_to(keep, (batch.size, len(keep)))  # [B, P]
-        batch = batch.replace(streams=keep_players(batch.streams, counts, keep))
+        batch = batch.replace(streams=keep_players(batch.streams, counts, keep, self.score.whole))
         present = {name: jnp.asarray(stream.mask).any(axis=1) for name, stream in batch.streams.items()}
         return self.score(embed(batch), present)
 
 
-def keep_players(streams: Mapping[str, Stream], counts: Mapping[str, int], keep: Array) -> dict[str, Stream]:
-    """Returns the streams with only the players of keep [B, P] bool; one that is a whole modality is missing."""
-    kept = split(np.swapaxes(np.asarray(keep), 0, 1), counts)  # modality -> [P_m, B]
-    return {name: _kept(streams[name], part.T) for name, part in kept.items()}
+def keep_players(
+    streams: Mapping[str, Stream], counts: Mapping[str, int], keep: Array, parts: bool
+) -> dict[str, Stream]:
+    """Returns the streams with only the players of keep [B, P] bool.
 
-
-def _kept(stream: Stream, keep: np.ndarray) -> Stream:
-    return stream.replace(mask=stream.mask & keep) if keep.shape[1] == 1 else keep_parts(stream, keep)
+    Args:
+      streams: of the modalities.
+      counts: modality -> its players.
+      keep: those of one modality after those of another.
+      parts: they are parts, see `parts.keep_parts`; else whole modalities, one player each, which are missing.
+    """
+    kept = split(np.asarray(keep).T, counts)  # modality -> [P_m, B]
+    if parts:
+        return {name: keep_parts(streams[name], part.T) for name, part in kept.items()}
+    return {name: streams[name].replace(mask=streams[name].mask & part.T) for name, part in kept.items()}
 
 
 def _summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 How a stream is cut follows from its shape. One with a sequence axis (its mask has several positions: tokens, samples,
 frames, points) is cut into runs of it, which are masked. One without is a picture, cut into a square grid, whose cells
-take the picture's mean colour.
+take the picture's mean colour. Without any of its parts a modality says nothing, and is still there: a flat picture, a
+sequence of one position whose value is 0.
 """
 
 from __future__ import annotations
@@ -44,17 +45,15 @@ def existing(stream: Stream, count: int) -> jax.Array:
 
 
 def keep_parts(stream: Stream, keep: Array) -> Stream:
-    """Returns the stream with only the parts of `keep` [B, P] bool; all shapes stay.
-
-    Where P is 1 for a picture, or nothing of a sequence is kept, no more than that is gone: a picture without parts is
-    one flat colour, a sequence without parts is a missing modality.
-    """
+    """Returns the stream with only the parts of `keep` [B, P] bool; all shapes stay, and so does what is missing."""
     keep = jnp.asarray(keep, bool)
     if stream.mask.shape[1] > 1:
         kept = keep[:, _part_of(stream.mask.shape[1], keep.shape[1])]  # [B, T]
         there = kept.reshape(*kept.shape, *(1,) * (stream.values.ndim - 2))
         values = jnp.where(there, stream.values, jnp.zeros((), stream.values.dtype))
-        return stream.replace(values=values, mask=stream.mask & kept)
+        mask = stream.mask & kept
+        first = stream.mask & (jnp.cumsum(stream.mask, axis=1) == 1)
+        return stream.replace(values=values, mask=jnp.where(mask.any(axis=1, keepdims=True), mask, first))
     side = math.isqrt(keep.shape[1])
     rows, columns = (_part_of(size, side) for size in stream.values.shape[1:3])
     kept = keep.reshape(-1, side, side)[:, rows][:, :, columns][..., None]  # [B, H, W, 1]

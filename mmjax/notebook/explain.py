@@ -39,17 +39,17 @@ Streams = Mapping[str, Stream]
 def explain(run: LoadedModel, streams: Streams, score: Score | None, permutations: int, seed: int) -> Explanation:
     """Explains one example, the streams of the modalities that it has, B = 1; see `LoadedModel.explain`."""
     score = score or _usual(run, streams)
-    all_and_none = np.repeat([[True], [False]], len(streams), axis=1)  # [2, M]
-    scores, nothing = table(run, score, streams, dict.fromkeys(streams, 1), all_and_none)  # [K]
-    column = int(scores.argmax())
     found = _relevancy(run, score, streams)
     relevant = {name: _at_parts(run, streams, name, found.tokens[name][0]) for name in streams}
     counts = {name: relevant[name].size if score.whole else 1 for name in streams}
+    players = sum(counts.values())
+    ask = functools.partial(table, run, score, streams, counts, parts=score.whole)  # keep [R, P] -> [R, K]
+    scores, nothing = ask(np.array([[True] * players, [False] * players]))  # [K]
+    column = int(scores.argmax())
 
     def value(keep: np.ndarray) -> np.ndarray:
-        return table(run, score, streams, counts, keep)[:, column]
+        return ask(keep)[:, column]
 
-    players = sum(counts.values())
     phi = permutation_shapley(value, players, permutations, seed) if score.whole else exact_shapley(value, players)
     shapley = split(phi, counts)
     return Explanation(
@@ -119,7 +119,7 @@ def _changes(run: LoadedModel, streams: Streams, name: str, count: int) -> np.nd
     keep = np.concatenate([np.ones((1, count), bool), ~np.eye(count, dtype=bool)])
     keep = np.pad(keep, ((0, -len(keep) % _least_rows(run)), (0, 0)), constant_values=True)  # [R, P]
     batch = {other: repeated(stream, len(keep)) for other, stream in streams.items()}
-    batch |= jax.tree.map(np.asarray, keep_players({name: batch[name]}, {name: count}, keep))
+    batch |= jax.tree.map(np.asarray, keep_players({name: batch[name]}, {name: count}, keep, parts=True))
     return _call(run, name, functools.partial(token_changes, run.model, name=name), batch)[1 : count + 1]
 
 

@@ -31,7 +31,8 @@ class Explanation:
     Attributes:
       run: that answers.
       score: what is explained; `label` is it in words ('p(walking)'), `column` its place in the score's table.
-      value: the score with all of the example, `nothing` with none of it.
+      value: the score with all of the example, `nothing` with none of it: its modalities missing, or, where the score
+        needs them, a flat picture and an empty sequence.
       streams: modality -> the example as the model has it, B = 1; only those that it has.
       relevancy: modality -> [h, w] of a picture, [P] of a sequence; float64 >= 0.
       attended: modality -> False where it is gradient x input, as no attention led to the score.
@@ -79,13 +80,18 @@ class Explanation:
         there = np.asarray(existing(self.streams[name], len(order)))[0]
 
         def value(keep: np.ndarray) -> np.ndarray:
-            return table(self.run, self.score, self.streams, {name: len(order)}, keep)[:, self.column]
+            return table(self.run, self.score, self.streams, {name: len(order)}, keep, parts=True)[:, self.column]
 
         return deletion(value, order, there, steps), insertion(value, order, there, steps)
 
 
 def table(
-    run: LoadedModel, score: Score, streams: Mapping[str, Stream], counts: Mapping[str, int], keep: np.ndarray
+    run: LoadedModel,
+    score: Score,
+    streams: Mapping[str, Stream],
+    counts: Mapping[str, int],
+    keep: np.ndarray,
+    parts: bool,
 ) -> np.ndarray:
     """Returns the score's table [R, K] of one example with, in each row, the players of keep [R, P] alone.
 
@@ -93,20 +99,20 @@ def table(
       run, score: what answers, and what is made of it.
       streams: of the example, B = 1; other modalities of the run are missing.
       counts: modality -> its players; a modality that is not named stays.
-      keep: see attribution.keep_players.
+      keep, parts: see attribution.keep_players.
     """
-    size, parts = run.batch_size, []
+    size, found = run.batch_size, []
     batch = {name: inputs.to_stream(each, [], size) for name, each in run.transforms.items() if name not in streams}
     batch |= {name: repeated(stream, size) for name, stream in streams.items()}
     for first in range(0, len(keep), size):
         rows = keep[first : first + size]
         filled = np.pad(rows, ((0, size - len(rows)), (0, 0)))  # [B, P]
-        kept = keep_players({name: batch[name] for name in counts}, counts, filled)
+        kept = keep_players({name: batch[name] for name in counts}, counts, filled, parts)
         given = batch | jax.tree.map(np.asarray, kept)
         answers = {name: np.asarray(value, np.float32) for name, value in run.embed(given).items()}
         present = {name: stream.present for name, stream in given.items()}
-        parts.append(np.asarray(score(answers, present))[: len(rows)])
-    return np.concatenate(parts)
+        found.append(np.asarray(score(answers, present))[: len(rows)])
+    return np.concatenate(found)
 
 
 def repeated(stream: Stream, rows: int) -> Stream:

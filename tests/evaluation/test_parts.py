@@ -43,11 +43,19 @@ def test_what_is_left_out_of_a_picture_is_its_mean_colour():
 
 def test_what_is_left_out_of_a_sequence_is_masked():
     found = keep_parts(TEXT, np.array([[True, False, True], [False, False, True]]))
-    np.testing.assert_array_equal(found.mask, [[1, 1, 0, 0, 1, 1], [0] * 6])
+    np.testing.assert_array_equal(found.mask, [[1, 1, 0, 0, 1, 1], [1] + [0] * 5])
     np.testing.assert_array_equal(found.values[0], np.where(found.mask[0], TEXT.values[0], 0))
+    assert not found.values[1, 0]
     assert found.values.dtype == np.int32
     series = Stream(np.ones((2, 6, 3), np.float32), TEXT.mask)
     assert keep_parts(series, np.array([[True, False], [True, True]])).values.sum(axis=(1, 2)).tolist() == [9, 18]
+
+
+def test_a_sequence_without_parts_is_there_and_says_nothing():
+    stream = TEXT.replace(mask=np.array([[0, 1, 1, 0, 0, 0], [0] * 6], bool))
+    found = keep_parts(stream, np.zeros((2, 3), bool))
+    np.testing.assert_array_equal(found.mask, [[0, 1, 0, 0, 0, 0], [0] * 6])
+    assert not found.values.any()
 
 
 def test_which_parts_exist():
