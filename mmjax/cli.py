@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import TemporaryError, UserError
 from mmjax.planning import command as planning
 
 
@@ -74,9 +74,10 @@ def _step(text: str) -> int | str:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command and returns its exit code: 0 done, 2 a mistake of the user, 75 stopped by a signal and saved.
+    """Runs one command and returns its exit code.
 
-    In a job of several processes 69: another process is gone.
+    0: done; 2: a mistake of the user; 69: another process of the job is gone, or what may be back (a store, a lock);
+    75: stopped by a signal and saved.
     """
     options = parser().parse_args(arguments)
     quiet_and_cached()
@@ -89,7 +90,7 @@ def main(arguments: list[str]) -> int:
         return {"train": train, "evaluate": evaluate, "plan": planning.main, "doctor": doctor}[options.command](options)
     except UserError as error:
         print(f"mmjax: {error}", file=sys.stderr)
-        return distributed.leave(2)
+        return distributed.leave(distributed.UNAVAILABLE if isinstance(error, TemporaryError) else 2)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             print(f"mmjax: {_out_of_memory(distributed.first_line(error))}", file=sys.stderr)
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> int:
         if jax.process_count() == 1:
             raise
         print(f"mmjax: {distributed.step_failed(error)}", file=sys.stderr)
-        return distributed.leave(distributed.LOST_PEER)
+        return distributed.leave(distributed.UNAVAILABLE)
     except Interrupted as stopped:
         print(f"mmjax: {stopped}", file=sys.stderr)
         return EXIT_CODE

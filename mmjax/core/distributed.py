@@ -21,8 +21,8 @@ HEARTBEAT = 40
 LINGER = 15
 """Seconds that a process which fails waits for the others to end with it."""
 
-LOST_PEER = 69
-"""What a process exits with when it stops because another one is gone (EX_UNAVAILABLE), where Python can choose."""
+UNAVAILABLE = 69
+"""What a process exits with when another one is gone, where Python can choose, or a store: EX_UNAVAILABLE."""
 
 
 def join(

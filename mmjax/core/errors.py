@@ -19,6 +19,10 @@ class UserError(Exception):
         super().__init__(masked(message))
 
 
+class TemporaryError(UserError):
+    """Trouble that may pass by itself (of a store, of a lock that a dead host still holds): worth another start."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Returns ' Did you mean ...?' with the closest valid name, or '' where none is close."""
     found = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from mmjax.core.errors import UserError, at_least
+from mmjax.core.errors import TemporaryError, UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, strict_merge
 from mmjax.training import integrity
 from mmjax.training.run_folder import check_run
@@ -32,8 +33,13 @@ _TIMEOUT = 24 * 3600
 _TIMEOUT_TOGETHER = 3600
 """The same of several processes, which wait this long for one that cannot write."""
 
+_PAUSE = 0.02
+
 _FILE_BYTES = 256 << 20
 """Of each file of arrays, about: checksums are taken of several files at once."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What the system says of a disk that takes no more, which another start does not mend."""
 
 _CHUNK_BYTES = 8 << 20
 """The most of an array that is stored, and read, as one: the C library gives such a buffer again, and the system need
@@ -92,12 +98,13 @@ class Checkpoints:
     ):
         self.directory = epath.Path(workdir).absolute() / "checkpoints"
         self._tell, self._saving, self._failed, self._checked = tell, None, False, {}
+        self._failures: list[BaseException] = []
         if keep is not None:
             integrity.set_aside_damaged(pathlib.Path(self.directory), tell)
         options = _writing(keep, self._sign) if keep else _reading()
         exists = keep is not None or self.directory.exists()
-        arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
-        handlers = {"state": arrays, "meta": ocp.JsonCheckpointHandler()}
+        handlers = {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler()}
+        handlers = {name: _watched(handler, self._failures) for name, handler in handlers.items()}
         self._manager = (
             ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers) if exists else None
         )
@@ -157,8 +164,12 @@ class Checkpoints:
         """
         if self._saving is None:
             raise RuntimeError("this save was given up")
-        for folder in pathlib.Path(self.directory).glob(f"{self._saving}.*-tmp*"):
-            integrity.write_manifest(folder)
+        try:
+            for folder in pathlib.Path(self.directory).glob(f"{self._saving}.*-tmp*"):
+                integrity.write_manifest(folder)
+        except OSError as error:
+            self._failures.append(error)
+            raise
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -167,7 +178,8 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system each raise kinds of their own
             step, self._saving, self._failed = self._saving, None, True
-            raise UserError(
+            kind = UserError if _is_full(error) else TemporaryError
+            raise kind(
                 f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}), so "
                 f"training stops. {self.last_complete()}"
             ) from error
@@ -185,7 +197,7 @@ class Checkpoints:
         Raises:
           UserError: it has.
         """
-        if self._saving is not None and not self._manager.is_saving_in_progress():
+        if self._saving is not None and (self._failures or not self._manager.is_saving_in_progress()):
             self.wait()
 
     def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
@@ -254,24 +266,32 @@ class Checkpoints:
         return max(scored)[1] if scored else None
 
     def wait(self) -> None:
-        """Waits until every save that was started is complete.
+        """Waits until every save that was started is complete; with other processes, not for one that fails here.
 
         Raises:
           UserError: one could not be written.
         """
         with self._explained():
+            while self._together() and self._manager.is_saving_in_progress():
+                if self._failures:
+                    raise self._failures[0]
+                time.sleep(_PAUSE)
             self._manager.wait_until_finished()
         self._saving = None
 
     def close(self) -> None:
-        """Waits for saves and gives back the threads.
+        """Waits for saves and gives back the threads; after one that failed, other processes are not waited for.
 
         Raises:
           UserError: a save could not be written, and nothing has said so yet.
         """
-        if self._manager:
+        if self._manager and not (self._failed and self._together()):
             with contextlib.suppress(UserError) if self._failed else contextlib.nullcontext(), self._explained():
                 self._manager.close()
+
+    def _together(self) -> bool:
+        """Says whether Orbax's threads wait for those of other processes, for as long as _TIMEOUT_TOGETHER."""
+        return jax.process_count() > 1
 
     def _state_folder(self, step: int) -> epath.Path:
         return self.directory / str(step) / "state"
@@ -313,10 +333,47 @@ class Checkpoints:
             ) from error
 
 
+def _watched(handler: Any, failures: list[BaseException]) -> Any:
+    """Returns a handler whose failures to write are noted at once.
+
+    Orbax raises them when the processes of a job have met after the save, and one that failed does not come to that
+    meeting: the others wait for it as long as they may, and it for them.
+    """
+    save = handler.async_save
+
+    async def async_save(*args: Any, **kwargs: Any) -> list[ocp.future.Future]:
+        return [_Watched(future, failures) for future in await save(*args, **kwargs) or ()]
+
+    handler.async_save = async_save
+    return handler
+
+
+@dataclasses.dataclass(frozen=True)
+class _Watched:
+    """A future of Orbax that notes why it failed."""
+
+    future: ocp.future.Future
+    failures: list[BaseException]
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return self.future.result(timeout)
+        except BaseException as error:
+            self.failures.append(error)
+            raise
+
+    def cancel(self) -> bool | None:
+        return self.future.cancel()
+
+
+def _is_full(error: BaseException) -> bool:
+    return any(os.strerror(number) in str(error) for number in FULL)
+
+
 def _reason(error: BaseException) -> str:
     """Returns why the disk refused, from the end of a chain of errors: the system's own words, or the first line."""
     text = str(error)
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+    for number in (*FULL, errno.EIO):
         if os.strerror(number) in text:
             return os.strerror(number)
     return (text.splitlines() or [""])[0][:200] or type(error).__name__

@@ -7,6 +7,7 @@ is restored as another number, without a word.
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import functools
 import json
 import os
@@ -20,12 +21,19 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from mmjax.core.errors import UserError, listed
+from mmjax.data.sources.remote import retried
 
 MANIFEST = "files.json"
 """In a step's folder: {"files": {path: [bytes, CRC-32]}} of all that its items hold."""
 
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, OSError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a list of any bytes raises: bad UTF-8 or JSON, other values, an infinite size, brackets without end."""
+
+_ATTEMPTS = 5
+_LONG = 24 * 3600.0
+"""Seconds that one attempt may take, of the share of a process."""
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 _CHUNK = 1 << 20
 _THREADS = 8
@@ -71,11 +79,27 @@ def has_manifest(folder: epath.Path) -> bool:
 def damage(folder: epath.Path, under: str = "", share: tuple[int, int] = (0, 1)) -> str:
     """Returns what is wrong with the files of a checkpoint in a few words, '' where all are as they were saved.
 
+    What cannot be read is tried again, and is no damage: it says something of the disk or its server, not of what is
+    stored there.
+
     Args:
       folder: of the step.
       under: look only at files whose path begins with this.
       share: (i, n): look only at the i-th of n shares of the files.
+
+    Raises:
+      TemporaryError: a file cannot be read, of which `retried` says after how many attempts.
+      UserError: a file may not be read.
     """
+    try:
+        return retried(
+            lambda: _damage(folder, under, share), os.fspath(folder), attempts=_ATTEMPTS, attempt_seconds=_LONG
+        )
+    except PermissionError as error:
+        raise UserError(f"{error.filename}, of a checkpoint, may not be read ({error.strerror}).") from error
+
+
+def _damage(folder: epath.Path, under: str, share: tuple[int, int]) -> str:
     if not has_manifest(folder):
         return _unreadable_json(folder, under)
     try:
@@ -107,7 +131,7 @@ def _wrong_size(folder: epath.Path, wanted: Mapping[str, tuple[int, int]], name:
     try:
         size = (folder / name).stat().length
     except OSError as error:
-        return f"{name} is missing" if isinstance(error, FileNotFoundError) else _unreadable(name, error)
+        return _missing(name, error)
     return "" if size == wanted[name][0] else f"{name} has {size} bytes, and was saved with {wanted[name][0]}"
 
 
@@ -116,12 +140,15 @@ def _wrong_sum(folder: epath.Path, wanted: Mapping[str, tuple[int, int]], name: 
         with (folder / name).open("rb") as file:
             found = _sum(file)
     except OSError as error:
-        return _unreadable(name, error)
+        return _missing(name, error)
     return "" if found == wanted[name] else f"{name} does not have the checksum that it was saved with"
 
 
-def _unreadable(name: str, error: OSError) -> str:
-    return f"{name} cannot be read ({error.strerror or error})"
+def _missing(name: str, error: OSError) -> str:
+    """Returns that there is no such file; raises again what says something of the disk."""
+    if error.errno not in _NO_FILE:
+        raise error
+    return f"{name} is missing"
 
 
 def _unreadable_json(folder: epath.Path, under: str) -> str:
@@ -131,7 +158,7 @@ def _unreadable_json(folder: epath.Path, under: str) -> str:
         try:
             if name.startswith(under) and path.exists():
                 json.loads(path.read_text())
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             return f"{name} cannot be read: {error}"
     return ""
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import TemporaryError, UserError
 
 NAME = "run.lock"
 """The file in the workdir that is locked. It stays when the run ends; a file that nobody locks stops nobody."""
@@ -37,18 +37,19 @@ def hold(workdir: pathlib.Path, tell: Callable[[str], None]) -> Iterator[None]:
       tell: is given the sentence that there are no locks here.
 
     Raises:
-      UserError: another job holds the lock; nothing was written.
+      TemporaryError: another job holds the lock; nothing was written.
+      UserError: nothing can be written in workdir.
     """
-    file, refusal = None, ""
+    file, refusal = None, None
     if jax.process_index() == 0:
         try:
             file = _locked(workdir / NAME, tell)
         except UserError as error:
-            refusal = str(error)
+            refusal = error
     if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(bool(refusal)):
-        refusal = refusal or f"--workdir {workdir} is held by another job; process 0 says by which."
+        refusal = refusal or TemporaryError(f"--workdir {workdir} cannot be locked; process 0 says why.")
     if refusal:
-        raise UserError(refusal)
+        raise refusal
     try:
         yield
     finally:
@@ -70,7 +71,7 @@ def _locked(path: pathlib.Path, tell: Callable[[str], None]) -> int:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             holder = _holder(file)
             os.close(file)
-            raise UserError(
+            raise TemporaryError(
                 f"--workdir {path.parent} is in use: {holder} trains there. Wait for it, stop it, or use another "
                 "--workdir."
             ) from None

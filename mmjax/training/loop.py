@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import json
 import os
@@ -26,7 +25,7 @@ from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
 from mmjax.training import prepare
 from mmjax.training.agreement import Agreement
-from mmjax.training.checkpoint import Checkpoints
+from mmjax.training.checkpoint import FULL, Checkpoints
 from mmjax.training.evaluate import bind, encoded, evaluate
 from mmjax.training.experiment import Experiment, build, check_cheap
 from mmjax.training.initialise import initial_state, stored_preprocess
@@ -37,9 +36,6 @@ from mmjax.training.sharding import global_batch, local_rows
 from mmjax.training.state import TrainState
 from mmjax.training.stop import Interrupted, StopSignal
 from mmjax.training.trainer import Trainer, make_trainer
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Errors of the disk that only writing gives."""
 
 
 def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | None = None) -> dict[str, float]:
@@ -61,7 +57,7 @@ def fit(config: fdl.Config, workdir: str | os.PathLike[str], console: Console | 
                 try:
                     return _fit(config, experiment, folder, checkpoints, console)
                 except OSError as error:
-                    if error.errno not in _FULL:
+                    if error.errno not in FULL:
                         raise
                     checkpoints.wait()
                     raise UserError(

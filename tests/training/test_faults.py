@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import socket
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from mmjax.core.errors import UserError
+from mmjax.core.errors import TemporaryError, UserError
+from mmjax.data.sources import remote
 from mmjax.training import integrity
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
 from tests.devices import device_env, run_on_hosts
@@ -233,6 +235,87 @@ def test_a_save_that_the_disk_refuses_is_a_sentence_and_the_one_before_restores(
     checkpoints = save(tmp_path, {2: None})
     assert checkpoints.steps() == [1, 2] and int(checkpoints.restore(abstract(2)).step) == 2
     checkpoints.close()
+
+
+ONE_IS_FULL = """
+import os, resource, sys, time
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from mmjax.core.errors import UserError
+from mmjax.training.checkpoint import Checkpoints, Keep
+from tests.training.test_checkpoint import state_at
+
+checkpoints = Checkpoints({workdir!r}, Keep())
+everywhere = NamedSharding(jax.make_mesh((2,), ("x",)), PartitionSpec())
+state = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, everywhere, lambda i: x[i]), state_at(2))
+if jax.process_index() == 0:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    checkpoints.save(state, {{"config": {{"step": 2}}}})
+    began = time.monotonic()
+    while time.monotonic() - began < 60:
+        checkpoints.check()
+        time.sleep(0.01)
+except UserError as error:
+    print(error, flush=True)
+    checkpoints.close()
+    print("closed", flush=True)
+    os._exit(0)
+print("nothing was said", flush=True)
+os._exit(0)
+"""
+
+
+def test_where_one_of_two_hosts_is_full_it_says_so_at_once_and_waits_for_nobody(tmp_path):
+    """Orbax's own threads wait for the other process for as long as an hour."""
+    save(tmp_path, {1: None}).close()
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    running = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import jax\njax.distributed.initialize({address!r}, 2, {number})\n"
+                + ONE_IS_FULL.format(workdir=str(tmp_path)),
+            ],
+            env=device_env(1),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        said = running[0].communicate(timeout=50)[0]
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+    assert "checkpoint of step 2 could not be written" in said and "File too large" in said, said
+    assert said.endswith("closed\n")
+    assert integrity.complete_steps(epath.Path(tmp_path / "checkpoints")) == [1]
+
+
+def test_trouble_of_reading_is_tried_again_and_is_no_damage(copy, monkeypatch):
+    workdir, pauses, failing = copy(), [], [1]
+    monkeypatch.setattr(remote.time, "sleep", pauses.append)
+    whole = integrity._sum
+
+    def stale(file):
+        if "ocdbt" in file.name and failing[0] > 0:
+            failing[0] -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return whole(file)
+
+    monkeypatch.setattr(integrity, "_sum", stale)
+    checkpoints = Checkpoints(workdir, Keep(), pytest.fail)
+    assert checkpoints.steps() == [1, 2] and pauses
+    checkpoints.close()
+    failing[0] = 10**9
+    with pytest.raises(TemporaryError, match=r"checkpoints/2 cannot be read: 5 attempts .* Stale file handle"):
+        Checkpoints(workdir, Keep(), pytest.fail)
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2"]
 
 
 def test_a_save_that_failed_does_not_end_in_a_checkpoint_when_the_disk_has_space_again(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_the_command_line_refuses_and_leaves_the_folder_alone(tmp_path):
     with another_job(tmp_path):
         command = [sys.executable, "train.py", "--config", "configs/openmoji.py:smoke", "--workdir", str(tmp_path)]
         done = subprocess.run(command, env=device_env(1), capture_output=True, text=True)
-        assert done.returncode == 2 and "is in use: process" in done.stderr and "Traceback" not in done.stderr
+        assert done.returncode == 69 and "is in use: process" in done.stderr and "Traceback" not in done.stderr
         assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
@@ -95,4 +95,4 @@ def test_the_processes_of_a_job_share_it_and_all_are_refused_together(tmp_path):
     assert all(output.endswith("trains\n") for output in run_on_hosts(source, num_devices=1))
     with another_job(tmp_path):
         first, second = run_on_hosts(source, num_devices=1)
-    assert "is in use: process" in first and "held by another job; process 0 says by which" in second
+    assert "is in use: process" in first and "cannot be locked; process 0 says why" in second

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import fsspec
 
-from mmjax.core.errors import UserError, nearest
+from mmjax.core.errors import TemporaryError, UserError, nearest
 
 _DRIVERS = {
     **{"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"},
@@ -24,6 +24,8 @@ _Result = TypeVar("_Result")
 LISTING = 1800.0
 """Seconds that one attempt to list a folder or a pattern may take: a store answers with a thousand names at a time."""
 
+_LONGEST_PAUSE = 30.0
+
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError, TypeError, UserError)
 """What another try would not mend; all else that a driver raises is taken for passing trouble of the store."""
 
@@ -32,13 +34,13 @@ def retried(
     call: Callable[[], _Result],
     path: str,
     *,
-    attempts: int = 6,
+    attempts: int = 10,
     seconds: float = 300.0,
     attempt_seconds: float = 120.0,
     sleep: Callable[[float], None] | None = None,
     clock: Callable[[], float] | None = None,
 ) -> _Result:
-    """Returns call(), tried again where a store fails: after about 1, 2, 4, ... seconds, half of it by chance.
+    """Returns call(), tried again where a store fails: after about 1, 2, 4, ..., 30 seconds, half of it by chance.
 
     An attempt that does not return is given up and left to its thread, which may still be at it: what call uses, two
     threads must be able to use.
@@ -52,7 +54,7 @@ def retried(
       sleep, clock: None is the time module's.
 
     Raises:
-      UserError: every attempt failed.
+      TemporaryError: every attempt failed.
     """
     sleep, clock = sleep or time.sleep, clock or time.monotonic
     began = clock()
@@ -62,10 +64,10 @@ def retried(
         except _FINAL:
             raise
         except Exception as error:  # each driver has errors of its own, not all of them an OSError
-            pause = 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)
+            pause = min(2.0 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)
             spent = clock() - began
             if attempt == attempts or spent + pause > seconds:
-                raise UserError(
+                raise TemporaryError(
                     f"{path} cannot be read: {attempt} attempts in {spent:.0f} seconds failed, the last with "
                     f"{type(error).__name__}: {error}"
                 ) from error
