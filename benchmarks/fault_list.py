@@ -62,6 +62,7 @@ FAULTS = {
         (
             *_of(_CHECKPOINT, "a_save_that_the_disk_refuses_is_a_sentence_and_the_one_before_restores"),
             *_of(_CHECKPOINT, "a_save_that_failed_does_not_end_in_a_checkpoint_when_the_disk_has_space_again"),
+            *_of(_CHECKPOINT, "where_one_of_two_hosts_is_full_it_says_so_at_once_and_waits_for_nobody"),
             *_of(_SAFE, "metrics_that_the_disk_refuses_stop_the_run_with_a_sentence"),
             *_of(_SAFE, "tensorboard_on_a_full_disk_is_an_error_of_the_disk"),
         ),
@@ -77,6 +78,7 @@ FAULTS = {
             *_of(_CHECKPOINT, "none_whole_is_an_error_and_nothing_is_renamed"),
             *_of(_CHECKPOINT, "metrics_that_are_damaged_do_not_choose_what_is_kept"),
             *_of(_CHECKPOINT, "two_hosts_agree_on_what_is_damaged"),
+            *_of(_CHECKPOINT, "trouble_of_reading_is_tried_again_and_is_no_damage"),
             *_of(_SAFE, "a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before_and_ends_the_same"),
         ),
     ),

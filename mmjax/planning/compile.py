@@ -10,6 +10,8 @@ import fiddle as fdl
 import jax
 
 from mmjax.core.config import set_everywhere
+from mmjax.core.distributed import first_line
+from mmjax.core.errors import UserError
 from mmjax.core.mesh import MeshShape, batch_sharding, make_mesh
 from mmjax.core.override import override
 from mmjax.core.precision import compute_dtype
@@ -48,15 +50,13 @@ class Step:
 
         Raises:
           DoesNotFit: the compiler says so.
-          UserError: another memory than HBM has no room.
+          UserError: another memory than HBM has no room, or the compiler fails on the step.
         """
         try:
             with jax.set_mesh(self.trainer.mesh):
                 return self.traced.lower().compile()
         except jax.errors.JaxRuntimeError as error:
-            if found := refusal(str(error)):
-                raise found from error
-            raise
+            raise refusal(str(error)) or UserError(f"the compiler fails on this step: {first_line(error)}") from error
 
 
 def configured(

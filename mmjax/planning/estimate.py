@@ -136,6 +136,6 @@ def _sent(kind: str, instruction: Instruction, program: Program, group: int) -> 
         return program.moved(instruction)
     if kind == "all-reduce":
         return 2 * share * program.moved(instruction)
-    if instruction.opcode.startswith("reduce-scatter"):
+    if instruction.opcode == "reduce-scatter":  # of one that starts, what goes in is known
         return share * group * program.moved(instruction)  # moved: the scattered result
     return share * program.moved(instruction)

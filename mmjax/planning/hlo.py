@@ -16,7 +16,9 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _OPERAND = re.compile(r"%([\w.\-]+)")
-_CALLED = re.compile(r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=\{?([^}\s]*)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=(?:\{([^}]*)\}|([^\s,}]+))"
+)
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 FREE = ("parameter", "get-tuple-element", "tuple", "while", "bitcast", "constant")
 """Opcodes that make no array of their own."""
@@ -149,7 +151,8 @@ class Program:
 
 def called(instruction: Instruction) -> list[str]:
     """Returns the names of the computations that an instruction runs."""
-    return [name.strip("% ") for group in _CALLED.findall(instruction.rest) for name in group.split(",") if name]
+    groups = (several or alone for several, alone in _CALLED.findall(instruction.rest))
+    return [name.strip("% ") for group in groups for name in group.split(",")]
 
 
 def _elements(shape: str) -> list[str]:

@@ -53,7 +53,9 @@ def memory_of(step: Step, compiled: Any, program: Program, capacity: int | None)
 
 def memory_of_refused(step: Step, error: DoesNotFit) -> Memory:
     """Returns what is known of a step that the compiler refuses: the state, and what it needs in all."""
-    return Memory(0, 0, 0, error.needed, error.available, _state_bytes(step), error.largest)
+    state = _state_bytes(step)
+    needed = error.needed + (sum(state.values()) if error.temporaries else 0)
+    return Memory(0, 0, 0, needed, error.available, state, error.largest)
 
 
 def _state_bytes(step: Step) -> dict[str, int]:

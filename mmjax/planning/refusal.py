@@ -24,12 +24,14 @@ class DoesNotFit(Exception):
 
     Attributes:
       needed, available: bytes.
+      temporaries: needed is that of the temporary arrays alone.
       largest: (bytes, shape and part of the model) of the largest allocations, where the compiler names any.
     """
 
-    def __init__(self, needed: int, available: int, largest: Sequence[tuple[int, str]] = ()):
+    def __init__(self, needed: int, available: int, largest: Sequence[tuple[int, str]] = (), temporaries: bool = False):
         super().__init__(f"{needed / GIB:.2f} GiB of {available / GIB:.2f} GiB")
         self.needed, self.available, self.largest = needed, available, list(largest)
+        self.temporaries = temporaries
 
 
 def refusal(message: str) -> DoesNotFit | UserError | None:
@@ -40,7 +42,8 @@ def refusal(message: str) -> DoesNotFit | UserError | None:
     for pattern in _NO_ROOM:
         if found := pattern.search(message):
             needed, unit, available, available_unit = found.groups()
-            return DoesNotFit(_bytes(needed, unit), _bytes(available, available_unit), _largest(message))
+            sizes = _bytes(needed, unit), _bytes(available, available_unit)
+            return DoesNotFit(*sizes, _largest(message), "HLO temporaries (" in message)
     if found := _ON_CHIP.search(message):
         space = next(filter(None, found.groups()))
         first = next((line for line in message.splitlines() if found.group(0).splitlines()[0] in line), message)

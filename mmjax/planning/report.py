@@ -99,8 +99,8 @@ def _time(plan: Plan, chip: Chip) -> Table:
 
 
 def _roofline(chip: Chip) -> str:
-    peak, bandwidth = chip.peak_flops / 1e12, chip.bandwidth / 1e12
-    return f"a roofline of the step as a whole, which none beats: {peak:,.0f} TFLOP/s and {bandwidth:.2f} TB/s"
+    peaks = f"{chip.peak_flops / 1e12:,.0f} TFLOP/s and {chip.bandwidth / 1e12:.2f} TB/s"
+    return f"a roofline of the step: what it computes, and about what it moves, at {peaks}"
 
 
 def _collectives(plan: Plan) -> Table:

@@ -8,7 +8,7 @@ import pytest
 
 from mmjax.planning.chips import CHIPS
 from mmjax.planning.estimate import collectives, cycles_by_part, operations, part_of
-from mmjax.planning.hlo import bytes_of, parse
+from mmjax.planning.hlo import bytes_of, called, parse
 
 TEXT = """HloModule jit_step, is_scheduled=true
 
@@ -114,12 +114,13 @@ def test_collectives_by_the_ring_algorithm():
         ("(f32[8]{0}, f32[8]{0}) all-reduce-start", "%a", 8),  # with what goes in
         ("(bf16[8]{0}, bf16[64]{0}) all-gather-start", "%a", 32),
         ("((bf16[8]{0}, bf16[2]{0}), (bf16[64]{0}, bf16[16]{0})) all-gather-start", "%a, %a", 40),
+        ("((f32[64]{0}), f32[8]{0}) reduce-scatter-start", "%a", 64),
     ],
 )
 def test_what_starts_counts_what_comes_out(result, operands, numbers):
     program = one(f"ROOT %x = {result}({operands}), replica_groups=[1,8]<=[8], to_apply=%f")
     found = collectives(program, 8, None)
-    rounds = 2 if "reduce" in result else 1
+    rounds = 2 if "all-reduce" in result else 1
     assert [each.wire_bytes for each in found.values()] == [rounds * 7 / 8 * 4 * numbers]
 
 
@@ -183,3 +184,11 @@ def test_a_program_of_this_machine_is_read_too():
     program = parse(compiled.as_text())
     loops = [(instruction, times) for instruction, times in program.runs() if instruction.opcode == "while"]
     assert [program.trips(loop) for loop, _ in loops] == [5] * len(loops)
+
+
+def test_every_branch_of_a_choice_is_counted():
+    branches = [jnp.sin, lambda x: x @ x, lambda x: x @ x @ x]
+    switch = jax.jit(lambda n, x: jax.lax.switch(n, branches, x)).lower(0, jnp.ones((8, 8))).compile()
+    program = parse(switch.as_text())
+    (choice,) = [one for one, _ in program.runs() if one.opcode == "conditional"]
+    assert len(called(choice)) == 3 and all(name in program.computations for name in called(choice))

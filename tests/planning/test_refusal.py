@@ -1,9 +1,15 @@
 """What libtpu says of programs that have no room, in its own words."""
 
+import types
+
+import jax
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.planning.chips import GIB
+from mmjax.planning.compile import Step
+from mmjax.planning.memory import memory_of_refused
 from mmjax.planning.refusal import DoesNotFit, refusal
 
 EARLY = (
@@ -46,6 +52,7 @@ def test_both_ways_of_having_no_hbm_are_told():
     early, late = refusal(EARLY), refusal(LATE)
     assert isinstance(early, DoesNotFit) and early.needed == int(36.52 * GIB) and early.available == int(15.75 * GIB)
     assert not early.largest  # it names none
+    assert early.temporaries and not late.temporaries
     assert isinstance(late, DoesNotFit) and late.needed == 20 * GIB and late.available == int(15.75 * GIB)
     assert late.largest == [
         (14 * GIB, "bf16[64,12,196,196] image: attention core"),
@@ -61,3 +68,22 @@ def test_memories_on_the_chip_are_a_sentence(message, space):
 
 def test_other_errors_are_no_lack_of_memory():
     assert refusal("INVALID_ARGUMENT: No such compile option: 'xla_x'") is None
+
+
+def test_of_temporaries_alone_the_state_is_added():
+    leaf = jax.ShapeDtypeStruct((8, 4), "float32", sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    step = types.SimpleNamespace(trainer=types.SimpleNamespace(abstract={"params": leaf}), batch=[leaf])
+    assert memory_of_refused(step, refusal(EARLY)).needed == int(36.52 * GIB) + 2 * 8 * 4 * 4
+    assert memory_of_refused(step, refusal(LATE)).needed == 20 * GIB
+
+
+def test_a_compiler_that_fails_is_a_sentence_and_no_trace():
+    """An internal error of one choice must not cost the others of a search."""
+
+    def fail():
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure (x.cc:1)\n more")
+
+    traced = types.SimpleNamespace(lower=lambda: types.SimpleNamespace(compile=fail))
+    step = Step(None, types.SimpleNamespace(mesh=make_mesh(MeshShape(), jax.devices()[:1])), None, traced)
+    with pytest.raises(UserError, match=r"^the compiler fails on this step: INTERNAL: RET_CHECK failure \(x.cc:1\)$"):
+        step.compile()
