@@ -1,10 +1,10 @@
 """Forty minutes with a fault every two: no example is lost or doubled against the sampler's plan, memory stays flat.
 
+Memory is that of a second job beside it, which nothing disturbs for all that time.
+
 MMJAX_SOAK_MINUTES (40), MMJAX_SOAK_INTERVAL (120 seconds between faults) and MMJAX_SEED (0) change it. It runs as
 
     pytest -m slow -n 0 -s tests/slow/test_soak.py
-
-The last quarter has no faults, so that one life is long enough to see memory grow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.slow import ledger
 pytestmark = pytest.mark.slow
 MINUTES = float(os.environ.get("MMJAX_SOAK_MINUTES", "40"))
 INTERVAL = float(os.environ.get("MMJAX_SOAK_INTERVAL", "120"))
-WARM_UP = 0.2  # of the life whose memory is looked at
+WARM_UP = 0.2  # of the time in which memory is looked at
 SETTINGS = ["keep.every=50", "log_every=10"]
 
 
@@ -39,23 +39,25 @@ class Soak:
     def __init__(self, folder: pathlib.Path, rng: random.Random):
         self.workdir, self.data, self.rng = folder / "run", folder / "data", rng
         self.injected: Counter[str] = Counter()
-        self.memory: list[int] = []  # bytes of the present life, once a second
         self.devices = 1
         ledger.write_data(self.data)
+        ledger.write_data(folder / "steady_data")
+        (self.steady,) = ledger.start(folder / "steady", folder / "steady_data", devices=1, settings=SETTINGS)
+        ledger.wait_for_step([self.steady], folder / "steady", 20)
+        self.memory: list[int] = []  # bytes of the steady job, about once a second
         self.start()
 
     def start(self) -> None:
         """Starts the next life."""
         (self.job,) = ledger.start(self.workdir, self.data, devices=self.devices, settings=SETTINGS)
-        self.memory.clear()
         ledger.wait_for_step([self.job], self.workdir, ledger.last_step(self.workdir) + 20)
 
-    def live(self, seconds: float) -> None:
-        """Lets the job run, and looks at its memory."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+    def live(self, until: float) -> None:
+        """Lets both jobs run until then, and looks at memory."""
+        while time.monotonic() < until:
             assert self.job.poll() is None, ledger.logs(self.workdir)[-3000:]
-            pages = int(pathlib.Path(f"/proc/{self.job.pid}/statm").read_text().split()[1])
+            assert self.steady.poll() is None, ledger.logs(self.workdir.with_name("steady"))[-3000:]
+            pages = int(pathlib.Path(f"/proc/{self.steady.pid}/statm").read_text().split()[1])
             self.memory.append(pages * resource.getpagesize())
             time.sleep(1)
 
@@ -114,6 +116,11 @@ class Soak:
         chosen()
         self.start()
 
+    @property
+    def faults(self) -> int:
+        """How many there were."""
+        return sum(count for name, count in self.injected.items() if name.isidentifier())
+
     def _least(self, faults: list[Callable[[], None]]) -> int:
         return min(self.injected[each.__name__] for each in faults)
 
@@ -121,25 +128,26 @@ class Soak:
 def test_soak(tmp_path, record_property):
     soak = Soak(tmp_path, random.Random(int(os.environ.get("MMJAX_SEED", "0"))))
     try:
-        end = time.monotonic() + 60 * MINUTES
-        while time.monotonic() < end - 15 * MINUTES:
-            soak.live(INTERVAL)
+        began = time.monotonic()
+        for number in range(1, int(60 * MINUTES / INTERVAL) + 1):
+            soak.live(began + INTERVAL * number)
             soak.fault()
-        soak.live(max(0.0, end - time.monotonic()))
         soak.stop()
     finally:
         soak.job.kill()
+        soak.steady.kill()
     step, counts, digest = ledger.books(soak.workdir)
     planned, planned_digest = ledger.plan(soak.data, step)
     warm = soak.memory[int(WARM_UP * len(soak.memory)) :]
     first, last = statistics.median(warm[: len(warm) // 3]), statistics.median(warm[-(len(warm) // 3) :])
     damaged = len(list((soak.workdir / "checkpoints").glob("*.damaged*")))
-    report = f"{MINUTES:g} minutes, step {step}, {dict(soak.injected)}, {damaged} damaged checkpoints set aside, "
-    report += f"{first / 1e6:.1f} MB to {last / 1e6:.1f} MB over {len(warm)} s"
+    report = f"{MINUTES:g} minutes, step {step}, {soak.faults} faults: {dict(soak.injected)}, {damaged} damaged "
+    report += f"checkpoints set aside, the steady job {first / 1e6:.1f} MB to {last / 1e6:.1f} MB, thirds of {len(warm)} samples"
     (tmp_path / "report.txt").write_text(report)
     record_property("found", report)
     subprocess.run(["echo", report], check=True)
     np.testing.assert_array_equal(counts, planned, err_msg=report)
     assert digest == planned_digest, report
     assert damaged == soak.injected["(checkpoint cut)"], report
+    assert soak.faults == int(60 * MINUTES / INTERVAL), report
     assert last <= 1.02 * first, report
