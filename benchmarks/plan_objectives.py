@@ -51,16 +51,30 @@ def summary(plan: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def shares(parts: Mapping[str, float]) -> dict[str, float]:
-    """Returns what a step does -> its share of the time, of the parts that `mmjax plan` tells apart, the dearest first.
+def shares(parts: Mapping[str, float]) -> list[list[str]]:
+    """Returns rows (what a step does, its share of the time, of which), of the parts that `mmjax plan` tells apart.
 
     'masked: image: attention core' is of the objective 'masked', 'image: attention core' of the encoder 'image'.
     """
-    total: collections.Counter[str] = collections.Counter()
+    whole = sum(parts.values())
+    inner: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for part, time in parts.items():
-        total[part.partition(":")[0]] += time
-    whole = sum(total.values())
-    return {name: time / whole for name, time in total.most_common() if time >= 5e-4 * whole}
+        name, _, rest = part.partition(": ")
+        inner[name][rest.partition(": ")[0]] += time / whole
+    dearest = sorted(inner, key=lambda name: -inner[name].total())
+    return [[name, percent(inner[name].total()), of_which(inner[name])] for name in dearest]
+
+
+def of_which(found: collections.Counter[str]) -> str:
+    """Returns 'image 12.0 %, mim 0.3 %' of what has parts of its own."""
+    return (
+        ", ".join(f"{name} {percent(share)}" for name, share in found.most_common() if name) if len(found) > 1 else ""
+    )
+
+
+def percent(share: float) -> str:
+    """Returns '12.0 %', of less than a tenth two digits that count."""
+    return f"{100 * share:.1f} %" if share >= 1e-3 else f"{100 * share:.2g} %"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -78,10 +92,14 @@ def document(plans: Mapping[str, Mapping[str, Any]]) -> str:
         "beside the computation, and with none of it hidden. Nothing here was run on a TPU.",
         table(heads, [[name, *summary(plan)] for name, plan in plans.items()]),
         "## Share of the time of a step",
+        "FLAVA's objectives share their passes: 'contrastive' is the pass over whole inputs and its loss; 'masked' the "
+        "pass over inputs with parts hidden, which the four masked objectives have in common, and their heads; "
+        "'matching' the joint encoder over mismatched pairs. Binding's share their encoders, and each pair has a loss of "
+        "its own. 'zeros' is what the compiler clears before each scan over layers, of every pass, for what it stacks.",
     ]
     for name, plan in plans.items():
-        rows = [[what, f"{100 * share:.1f} %"] for what, share in shares(plan["parts"]).items()]
-        parts += [f"`python -m mmjax {shlex.join(COMMANDS[name])}`", table([name, "share"], rows)]
+        rows = shares(plan["parts"])
+        parts += [f"`python -m mmjax {shlex.join(COMMANDS[name])}`", table([name, "share", "of which"], rows)]
     return "\n\n".join([*parts, made_by("plan_objectives")])
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from mmjax.core.errors import UserError, at_least, listed, nearest, one_of
@@ -86,7 +87,8 @@ class Binding:
         for pair, task in self.tasks.items():
             vectors = tuple(by_example["embeddings"][name] for name in (task.first, task.second))
             own = {"pair": vectors, "both": by_example["both"][pair], "penalties": {}}
-            part = task.loss(own, self._scalars(shared, pair), batch)
+            with jax.named_scope(f"objective_{pair.replace('+', '_')}"):
+                part = task.loss(own, self._scalars(shared, pair), batch)
             rows = jnp.sum(part.mask.astype(jnp.float32))
             parts[pair] = part.replace(metrics=part.metrics | {"rows": rows})
         weights = {pair: jnp.float32(self.weights.get(pair, 1.0)) for pair in self.pairs}

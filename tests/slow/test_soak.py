@@ -142,7 +142,7 @@ def test_soak(tmp_path, record_property):
     first, last = statistics.median(warm[: len(warm) // 3]), statistics.median(warm[-(len(warm) // 3) :])
     damaged = len(list((soak.workdir / "checkpoints").glob("*.damaged*")))
     report = f"{MINUTES:g} minutes, step {step}, {soak.faults} faults: {dict(soak.injected)}, {damaged} damaged "
-    report += f"checkpoints set aside, the steady job {first / 1e6:.1f} MB to {last / 1e6:.1f} MB, thirds of {len(warm)} samples"
+    report += f"checkpoints set aside, the steady job {first / 1e6:.1f} MB to {last / 1e6:.1f} MB over {len(warm)} s"
     (tmp_path / "report.txt").write_text(report)
     record_property("found", report)
     subprocess.run(["echo", report], check=True)
