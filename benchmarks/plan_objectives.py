@@ -95,7 +95,7 @@ def document(plans: Mapping[str, Mapping[str, Any]]) -> str:
         "FLAVA's objectives share their passes: 'contrastive' is the pass over whole inputs and its loss; 'masked' the "
         "pass over inputs with parts hidden, which the four masked objectives have in common, and their heads; "
         "'matching' the joint encoder over mismatched pairs. Binding's share their encoders, and each pair has a loss "
-        "of its own. 'zeros' is what the compiler clears before each scan over layers, of every pass, for what it stacks.",
+        "of its own. 'zeros' is what the compiler clears before each scan over layers, of every pass.",
     ]
     for name, plan in plans.items():
         rows = shares(plan["parts"])
