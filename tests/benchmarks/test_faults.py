@@ -33,6 +33,7 @@ def test_late(late):
 NAMES = ("test_some.py::test_good", "test_some.py::test_bad", "test_some.py::test_left_out", "test_some.py::test_late")
 
 
+@pytest.mark.slow
 def test_every_named_test_is_collected():
     names = list(dict.fromkeys(name for fault in FAULTS.values() for name in fault.tests))
     found = junit.collected(names, faults.ROOT)

@@ -260,6 +260,7 @@ def test_report_draws_the_runs_evaluation(trained):
         assert min(picture.size) > 500 and len(np.unique(np.asarray(picture))) > 50
 
 
+@pytest.mark.slow
 def test_on_eight_devices_as_on_one(run, trained):
     """Batch over data x fsdp, weights over fsdp x tensor: the embeddings of one device within 2e-6."""
     texts = ["cat", "red apple", "moon"]

@@ -36,6 +36,7 @@ def test_simulated_devices_give_memory_and_collectives():
 
 
 @NO_LIBTPU
+@pytest.mark.slow
 def test_two_slices_give_time_and_cost():
     done = plan(*SMOKE, "--topology", "2*v5e:2x2", "--mesh", "fsdp=2", **FOR_LIBTPU)
     assert done.returncode == 0, done.stderr

@@ -136,7 +136,7 @@ def test_targets_are_pixels_where_there_is_no_teacher():
     assert np.isfinite(loss) and np.asarray(grads["decoders_mim"]["logits"]["kernel"]).any()
 
 
-@pytest.mark.parametrize("settings", [{}, {"whole_pairs": True}])
+@pytest.mark.parametrize("settings", [{}, pytest.param({"whole_pairs": True}, marks=pytest.mark.slow)])
 def test_every_loss_falls(settings):
     params, call, _ = compiled(**settings)
     optimizer = optax.masked(optax.adam(3e-3), {name: name != "teachers_codes" for name in params})

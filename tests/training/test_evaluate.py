@@ -200,6 +200,7 @@ print("found", json.dumps([metrics, sorted(count.elements()), ranked]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_read_their_parts_and_find_the_same():
     """Of 22 pictures with two captions each: one process reads each 4 times (a count, a picture, two captions)."""
     alone = json.loads(run_on_devices(SHARED, 2).rpartition("found ")[2])

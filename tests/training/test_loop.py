@@ -148,6 +148,7 @@ def test_gradients_alone_that_are_nan_are_skipped_and_counted_over_a_restart(tmp
     assert all(np.isfinite(leaf).all() for leaf in final(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_gradients_that_stay_nan_stop_the_run_after_n_steps(tmp_path):
     every = fdl.Config(NanGradient, records=tuple(range(64)))
     with pytest.raises(UserError, match=r"^step 4: .*not finite in the last 4 steps.*good checkpoint is step \d"):
