@@ -31,7 +31,7 @@ import fiddle as fdl
 import jax
 from rich.console import Console
 
-from benchmarks.studies import STUDIES, Rows, Run, Study
+from benchmarks.studies import ROOT, STUDIES, Rows, Run, Study
 from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
 from mmjax.core.errors import UserError, at_least, one_of
@@ -39,7 +39,7 @@ from mmjax.core.override import override
 from mmjax.training.checkpoint import InitFrom
 from mmjax.training.loop import fit
 
-ROOT = pathlib.Path(__file__).parent.parent
+SHARES = ("accuracy", "weighted_f1", "macro_f1", "top_1", "pairs", "mismatches", "hard_mismatches")
 PACKAGES = ("jax", "flax", "optax", "tensorflow-datasets")
 
 
@@ -230,7 +230,7 @@ def shown(metric: str, values: Sequence[float | None]) -> str:
     if any(value is None for value in values):
         return ""
     last = metric.rsplit("/", 1)[-1]
-    share = last in ("accuracy", "weighted_f1", "macro_f1", "top_1") or "recall_at_" in last
+    share = last in SHARES or "recall_at_" in last
     scaled = [100 * value if share else value for value in values]
     digits = 1 if share else 3
     spread = f" ± {statistics.stdev(scaled):.{digits}f}" if len(scaled) > 1 else ""

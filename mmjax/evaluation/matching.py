@@ -21,7 +21,8 @@ class MatchingEvaluator:
     """Held-out pairs against the same with the second modality of another record of the batch.
 
     The other record is `shift` rows on, round the batch; a mismatch counts where it is of another group. There are as
-    many mismatches as pairs, but for those.
+    many mismatches as pairs, but for those. Of a model that embeds both modalities, the mismatches that are hardest to
+    tell are judged too: with the record of the batch whose embedding is nearest.
 
     Attributes:
       first, second: the modalities.
@@ -43,41 +44,50 @@ class MatchingEvaluator:
         return (self.first, self.second)
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
-        """Returns `accuracy`, the mean of that on `pairs` and on `mismatches`, and the area under the curve `auc`.
+        """Returns `accuracy`, the mean of that on `pairs` and on `mismatches`, the area under the curve `auc`, and
+        `hard_mismatches`, the accuracy on those.
 
         Raises:
           UserError: the model has no such head, or nothing is left to judge.
         """
-        names = ("pair", "is_pair", "mismatch", "is_mismatch")
-        table = collect(lambda batch: self._answers(embed, batch), batches, names)
-        scores = {n: table[n].values[table[f"is_{n}"].values > 0] for n in ("pair", "mismatch")}
-        if not all(map(len, scores.values())):
+        names = ("pair", "mismatch", "hard")
+        keys = [key for name in names for key in (name, f"is_{name}")]
+        table = collect(lambda batch: self._answers(embed, batch), batches, keys)
+        scores = {name: table[name].values[table[f"is_{name}"].values > 0] for name in names}
+        if not all(len(scores[name]) for name in ("pair", "mismatch")):
             raise UserError("matching: the data holds no pair, or no two records of different groups in a batch.")
-        right = {"pairs": np.mean(scores["pair"] > 0), "mismatches": np.mean(scores["mismatch"] <= 0)}
+        found = {"pairs": np.mean(scores["pair"] > 0), "mismatches": np.mean(scores["mismatch"] <= 0)}
+        found["accuracy"] = (found["pairs"] + found["mismatches"]) / 2
         labels = np.repeat([1, 0], [len(scores["pair"]), len(scores["mismatch"])])
-        auc = sklearn("metrics").roc_auc_score(labels, np.concatenate(list(scores.values())))
-        return {"accuracy": float(np.mean(list(right.values()))), "auc": float(auc)} | {
-            name: float(value) for name, value in right.items()
-        }
+        found["auc"] = sklearn("metrics").roc_auc_score(labels, np.concatenate([scores["pair"], scores["mismatch"]]))
+        if len(scores["hard"]):
+            found["hard_mismatches"] = np.mean(scores["hard"] <= 0)
+        return {name: float(value) for name, value in found.items()}
 
     def _answers(self, embed: Embed, batch: Batch) -> Mapping[str, Array]:
-        """Returns the margin [B] of pairs and of mismatches, and which rows are such."""
+        """Returns the margin [B] of pairs and of both kinds of mismatches, and which rows are such."""
+        answers = embed(batch)
+        rows = jnp.arange(batch.size)
+        kinds = {"pair": rows, "mismatch": jnp.roll(rows, self.shift)}
+        found: dict[str, Array] = {"is_hard": jnp.zeros(batch.size)}
+        if all(name in answers for name in self.modalities):
+            kinds["hard"] = self._nearest(answers, batch)
+        for kind, order in kinds.items():
+            other = jax.tree.map(lambda x, order=order: jnp.asarray(x)[order], batch.streams[self.second])
+            given = answers if kind == "pair" else embed(batch.replace(streams=batch.streams | {self.second: other}))
+            one_of(self.head, given, "matching: the head")
+            found[kind] = given[self.head][:, 1] - given[self.head][:, 0]
+            there = batch.streams[self.first].present & other.present & jnp.asarray(batch.mask)[order]
+            found[f"is_{kind}"] = there & (self._strangers(batch)[rows, order] == (kind != "pair"))
+        return {"hard": found["pair"]} | found
 
-        def margin(batch: Batch) -> Array:
-            answers = embed(batch)
-            one_of(self.head, answers, "matching: the head")
-            return answers[self.head][:, 1] - answers[self.head][:, 0]
+    def _nearest(self, answers: Mapping[str, Array], batch: Batch) -> Array:
+        """Returns [B]: of each first modality, the row of another group whose second one is nearest."""
+        cosines = jnp.asarray(answers[self.first]) @ jnp.asarray(answers[self.second]).T  # [B, B]
+        usable = batch.streams[self.second].present & jnp.asarray(batch.mask)  # [B]
+        return jnp.where(self._strangers(batch) & usable, cosines, -jnp.inf).argmax(axis=1)
 
-        def shifted(x: Array) -> Array:
-            return jnp.roll(jnp.asarray(x), self.shift, axis=0)
-
-        other = jax.tree.map(shifted, batch.streams[self.second])
-        first, second = (batch.streams[name].present for name in self.modalities)
-        mismatched = batch.replace(streams=batch.streams | {self.second: other})
-        stranger = shifted(batch.group) != jnp.asarray(batch.group)
-        return {
-            "pair": margin(batch),
-            "is_pair": first & second,
-            "mismatch": margin(mismatched),
-            "is_mismatch": first & other.present & shifted(batch.mask) & stranger,
-        }
+    def _strangers(self, batch: Batch) -> Array:
+        """Returns [B, B] bool: rows of different groups."""
+        group = jnp.asarray(batch.group)
+        return group[:, None] != group

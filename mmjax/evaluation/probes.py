@@ -152,11 +152,16 @@ class ProbeEvaluator:
         return {"train_batches": self.modalities[0]}
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], train_batches: Iterable[Batch]) -> dict[str, float]:
-        """Fits on train_batches and returns `linear/...` (see `linear_probe`) and `knn/top_1` on batches."""
+        """Fits on train_batches and returns `linear/...` (see `linear_probe`) and `knn/top_1` on batches.
+
+        Beside them `majority/top_1`, of the answer that is always the commonest class of train_batches.
+        """
         train = collect(embed, train_batches, (self.modality,))[self.modality]
         test = collect(embed, batches, (self.modality,))[self.modality]
         sets = (train.values, train.target(self.label), test.values, test.target(self.label))
+        classes, counts = np.unique(sets[1], return_counts=True)
         found = {"linear": linear_probe(*sets), "knn": knn_probe(*sets, k=self.k, mesh=mesh_in_use())}
+        found["majority"] = {"top_1": float(np.mean(sets[3] == classes[counts.argmax()]))}
         return {f"{probe}/{key}": value for probe, metrics in found.items() for key, value in metrics.items()}
 
 

@@ -122,7 +122,8 @@ class Flava:
                 mask = rows["contrastive"] & (by_example["both"] > 0)
                 options = {"group": batch.group, "mask": mask, "chunk_size": self.chunk_size}
                 values = ring_softmax_contrastive(*by_example["pair"], **shared, **options)
-            parts["contrastive"] = TaskLoss(values, mask, dict(shared))
+            pairs = jnp.sum(mask.astype(jnp.float32))
+            parts["contrastive"] = TaskLoss(values, mask, {**shared, "pairs": pairs})
         weights = {name: jnp.float32(self.weights.get(name, 1.0)) for name in parts}
         summed = weighted_sum(parts, weights).penalised(by_example["penalties"])
         return summed.replace(parts={}, weights={})

@@ -36,6 +36,7 @@ def test_accuracy_is_the_mean_over_pairs_and_mismatches():
     assert found["pairs"] == pytest.approx(7 / 8)  # rows 0 to 3 of both
     assert found["mismatches"] == 1 and found["accuracy"] == pytest.approx(15 / 16)
     assert 0.9 < found["auc"] < 1
+    assert "hard_mismatches" not in found  # there are no embeddings
     mismatched = seen[1]
     np.testing.assert_array_equal(mismatched.streams["text"].values[:, 0], [5, 0, 1, 2, 3, 4])
     np.testing.assert_array_equal(mismatched.streams["image"].values, seen[0].streams["image"].values)
@@ -47,6 +48,22 @@ def test_relatives_padding_and_missing_halves_are_no_mismatches():
 
     found = MatchingEvaluator()(always, batches())
     assert found["pairs"] == 1 and found["mismatches"] == 0 and found["auc"] == 0.5
+
+
+def test_the_hardest_mismatch_is_with_the_nearest_of_another_group():
+    """Of a value v the nearest other is v + 1, which the head cannot tell from a pair; of the last one it is v - 1."""
+
+    def embed(batch):
+        image, text = (np.asarray(batch.streams[name].values)[:, 0] % 10 for name in ("image", "text"))
+        angles = {"image": 0.1 * image + 0.01, "text": 0.1 * text}
+        vectors = {name: np.stack([np.cos(angle), np.sin(angle)], axis=1) for name, angle in angles.items()}
+        margin = np.where((text == image) | (text == image + 1), 1.0, -1.0)
+        return vectors | {"matching": np.stack([0 * margin, margin], axis=1)}
+
+    found = MatchingEvaluator(shift=2)(embed, batches())
+    # Images 0 and 1 take texts 1 and 2; 2 and 3 are one group, whose nearest is 1, as 4 has no text and 5 is padding;
+    # image 4 takes text 3.
+    assert found["pairs"] == 1 and found["hard_mismatches"] == pytest.approx(3 / 5)
 
 
 def test_nothing_to_judge_and_no_head_are_sentences():

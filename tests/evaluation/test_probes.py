@@ -83,7 +83,9 @@ def test_evaluator_runs_both(digits):
     found = ProbeEvaluator(k=5)(
         lambda batch: {"image": batch.streams["image"].values}, batches(test_x, test_y), batches(train_x, train_y)
     )
-    assert set(found) == {"linear/top_1", "linear/validation_top_1", "linear/strength", "knn/top_1"}
+    assert set(found) == {
+        *("linear/top_1", "linear/validation_top_1", "linear/strength", "knn/top_1", "majority/top_1")
+    }
     assert found["knn/top_1"] == knn_probe(train_x, train_y, test_x, test_y, k=5)["top_1"]
     assert found["linear/top_1"] > 0.85
 

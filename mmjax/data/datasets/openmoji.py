@@ -147,6 +147,11 @@ def skin_tone(hexcode: str) -> str:
     return "several" if len(found) > 1 else found.pop() if found else "none"
 
 
+def without_tone(hexcode: str) -> str:
+    """Returns the code points of an emoji without its skin tones, and without what only asks for colour (FE0F)."""
+    return "-".join(code for code in hexcode.split("-") if code not in _MODIFIERS and code != "FE0F")
+
+
 def _names(emoji: ModuleType) -> dict[str, dict[str, str]]:
     """Returns emoji -> language -> name, for every fully-qualified emoji."""
     emoji.config.load_language(list(LANGUAGES))
