@@ -592,8 +592,8 @@ def held_out_relatives(rows: Rows) -> str:
     known = sum(each in set(train) for each in test)
     return (
         f"There are {len(train):,} emoji to train on, and {len(test)} held out, of which {known} have the same emoji "
-        f"in another skin tone, or in none, among those to train on; no name is in both. Of the skin tones, the commonest "
-        f"is {100 * rows[0][1][0]['probe_image/majority/top_1']:.1f} % of what is held out."
+        f"in another skin tone, or in none, among those to train on; no name is in both. Of the skin tones, the "
+        f"commonest is {100 * rows[0][1][0]['probe_image/majority/top_1']:.1f} % of what is held out."
     )
 
 
