@@ -38,6 +38,7 @@ from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.override import override
 from mmjax.training.checkpoint import InitFrom
 from mmjax.training.loop import fit
+from mmjax.training.stop import EXIT_CODE, Interrupted
 
 SHARES = ("accuracy", "weighted_f1", "macro_f1", "top_1", "pairs", "mismatches", "hard_mismatches")
 PACKAGES = ("jax", "flax", "optax", "tensorflow-datasets")
@@ -64,6 +65,8 @@ def main() -> None:
         run(options)
     except UserError as error:
         parser.exit(2, f"benchmarks.study: {error}\n")
+    except Interrupted as stopped:
+        parser.exit(EXIT_CODE, f"benchmarks.study: {stopped}\n")
 
 
 def run(options: argparse.Namespace) -> None:

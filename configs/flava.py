@@ -47,9 +47,11 @@ from mmjax.decoders.head import Head
 from mmjax.decoders.masked import MaskedHead
 from mmjax.encoders.image import ImageEncoder
 from mmjax.encoders.text import TextEncoder
+from mmjax.evaluation.attribution import AttributionEvaluator
 from mmjax.evaluation.evaluator import RetrievalEvaluator
 from mmjax.evaluation.matching import MatchingEvaluator
 from mmjax.evaluation.probes import ProbeEvaluator
+from mmjax.evaluation.scores import Probability
 from mmjax.fusion.aligned import Aligned
 from mmjax.fusion.coordinated import Coordinated
 from mmjax.fusion.early import Early
@@ -243,9 +245,10 @@ def _data(sizes: Size, pod: bool) -> fdl.Config:
 
 
 def _evaluations(sizes: Size) -> dict[str, fdl.Config]:
-    """Returns matching and retrieval of held-out pairs, and probes of the skin tones of emoji."""
+    """Returns matching, what decides it, and retrieval of held-out pairs, and probes of the skin tones of emoji."""
     held_out, train = (fdl.Config(OpenMojiSource, split) for split in ("test", "train"))
     targets = {"label": fdl.Config(LabelTarget, "skin_tone", SKIN_TONES)}
+    matching = fdl.Config(Probability, "matching", whole=True)
     probes = {"image": ("image",), "text": ("text",), "joint": ("image", "text")}
 
     def probe(name: str, inputs: tuple[str, ...]) -> fdl.Config:
@@ -255,4 +258,5 @@ def _evaluations(sizes: Size) -> dict[str, fdl.Config]:
     return {
         "matching": fdl.Config(Evaluation, held_out, fdl.Config(MatchingEvaluator), sizes.batch),
         "retrieval": fdl.Config(Evaluation, held_out, fdl.Config(RetrievalEvaluator), sizes.batch),
+        "why": fdl.Config(Evaluation, held_out, fdl.Config(AttributionEvaluator, matching), sizes.batch),
     } | {f"probe_{name}": probe(name, inputs) for name, inputs in probes.items()}

@@ -16,6 +16,7 @@ from mmjax.data.timeseries import SeriesTransform
 from mmjax.decoders.head import Head
 from mmjax.decoders.probes import Probes
 from mmjax.encoders.timeseries import SeriesEncoder
+from mmjax.evaluation.attribution import AttributionEvaluator
 from mmjax.evaluation.supervised import ClassificationEvaluator
 from mmjax.fusion.early import Early
 from mmjax.model import MultimodalModel
@@ -87,7 +88,8 @@ def get_config(size: str = "watch") -> fdl.Config:
                 fdl.Config(InMemory, fdl.Config(source, "test")),
                 fdl.Config(ClassificationEvaluator),
                 targets=targets,
-            )
+            ),
+            "why": fdl.Config(Evaluation, fdl.Config(source, "test"), fdl.Config(AttributionEvaluator)),
         },
         keep=fdl.Config(Keep, every=f"{steps} steps"),
     )

@@ -20,6 +20,7 @@ from mmjax.decoders.probes import Probes
 from mmjax.encoders.audio import AudioEncoder
 from mmjax.encoders.image import ImageEncoder
 from mmjax.encoders.text import TextEncoder
+from mmjax.evaluation.attribution import AttributionEvaluator
 from mmjax.evaluation.supervised import ClassificationEvaluator, RegressionEvaluator
 from mmjax.fusion.late import Late
 from mmjax.layers.mel import AstMel
@@ -102,6 +103,7 @@ def get_config(size: str = "full") -> fdl.Config:
             "score": fdl.Config(
                 Evaluation, held_out, fdl.Config(RegressionEvaluator, "score", "score"), targets=targets
             ),
+            "why": fdl.Config(Evaluation, held_out, fdl.Config(AttributionEvaluator)),
         },
         keep=fdl.Config(Keep, every=f"{steps} steps"),
     )
