@@ -34,6 +34,7 @@ def why_picture(
     captions: Sequence[str] = (),
     *,
     title: str = "",
+    credit: str = "",
     path: str | os.PathLike[str] | None = None,
     dpi: int = 150,
 ) -> Figure:
@@ -43,6 +44,7 @@ def why_picture(
       explanations: of one run; see `LoadedModel.explain`.
       captions: one for each, behind what is explained.
       title: above all.
+      credit: whose the pictures are, below the title.
       path: where a PNG goes; None only returns the figure.
       dpi: of the PNG.
 
@@ -56,10 +58,11 @@ def why_picture(
         raise UserError(f"why_picture: {len(explanations)} explanations and {len(captions)} captions do not fit.")
     names = list(dict.fromkeys(name for each in explanations for name in each.streams))
     widths = {name: max(_width(each, name) for each in explanations if name in each.streams) for name in names}
-    pitch, above = HEIGHT + 1.15, 0.6 if title else 0.1
+    pitch, above = HEIGHT + 1.15, (0.6 if title else 0.1) + (0.25 if credit else 0.0)
     across = sum(widths.values()) + 0.3 * len(names) + SHARES + 0.2
     figure, axes = canvas(across, len(explanations) * pitch + above, -above)
-    heading(axes, title, -0.3)
+    heading(axes, title, 0.3 - above)
+    _write(axes, 0.15, 0.6 - above, credit, color=MUTED, fontsize=8)
     for number, each in enumerate(explanations):
         _line(axes, each, captions[number] if captions else "", widths, number * pitch)
     return save(figure, path, dpi)

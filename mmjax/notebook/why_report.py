@@ -53,7 +53,7 @@ def _draw(
     found = [explain_record(run, record, evaluator) for record in records]
     captions = [_label(record) for record in records]
     title = f"{source.name}: what speaks for the answers, step {run.step:,}"
-    why_picture(found, captions, title=title, path=path)
+    why_picture(found, captions, title=title, credit=getattr(source, "credit", ""), path=path)
     return path
 
 

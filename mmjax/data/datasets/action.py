@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -47,6 +47,7 @@ class MovingEmojiSource:
     first angle, speed and sizes are drawn for each from (seed, split, index), alike for every motion.
 
     Attributes:
+      credit: what a picture that shows these has to say.
       split: 'train', 'test' (held-out pictures), or any split that OpenMojiSource takes.
       clips_per_emoji: clips of each picture; a multiple of 8 has every motion equally often.
       seed: of the draws.
@@ -55,6 +56,8 @@ class MovingEmojiSource:
     Raises:
       UserError: clips_per_emoji below 1, or what OpenMojiSource raises.
     """
+
+    credit: ClassVar[str] = OpenMojiSource.credit
 
     split: str = "train"
     clips_per_emoji: int = 8

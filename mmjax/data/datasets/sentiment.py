@@ -13,7 +13,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from mmjax.data.datasets import emoji_ranking, near_duplicates
 from mmjax.data.datasets.built import BuiltSource, packages
 from mmjax.data.datasets.emoji_ranking import CLASSES, MIN_OCCURRENCES
 from mmjax.data.datasets.espeak import Utterance, speak_all
+from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.source import Record
 
 SIZE = 72
@@ -181,6 +182,7 @@ class EmojiSentimentSource(BuiltSource):
     [-1, 1]; 'occurrences' int64, the tweets that both rest on; 'emoji' [the characters].
 
     Attributes:
+      credit: what a picture that shows these has to say.
       split: 'train', 'test', or any TFDS split such as 'train[:10%]'.
       min_occurrences: emoji that were seen less often are left out; at least 5.
       takes: recordings of each name, 1 to 4: record i has take i // (number of emoji), and its `group` is the emoji's.
@@ -189,6 +191,11 @@ class EmojiSentimentSource(BuiltSource):
     Raises:
       UserError: an unknown split, a setting out of range, or a package that building needs is missing.
     """
+
+    credit: ClassVar[str] = (
+        f"{OpenMojiSource.credit}. Sentiment: Emoji Sentiment Ranking (Kralj Novak et al.), CC BY-SA 4.0. "
+        "Speech: synthetic"
+    )
 
     split: str = "train"
     min_occurrences: int = 20

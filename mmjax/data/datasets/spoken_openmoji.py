@@ -10,7 +10,7 @@ import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -129,6 +129,7 @@ class SpokenOpenMojiSource(BuiltSource):
     With some of them left out, parts of a `Mixture` hold pairs of different modalities.
 
     Attributes:
+      credit: what a picture that shows these has to say.
       split: 'train' (3,370 emoji), 'test' (367), or any TFDS split of one of them, such as 'train[:10%]'.
       columns: which of the columns records have.
       takes: recordings of each name, 1, or in 'train' up to 2: record i has take i // (number of emoji), and its
@@ -138,6 +139,8 @@ class SpokenOpenMojiSource(BuiltSource):
     Raises:
       UserError: an unknown split or column, more takes than there are, or a package that building needs is missing.
     """
+
+    credit: ClassVar[str] = f"{openmoji.OpenMojiSource.credit}. Speech: synthetic"
 
     split: str = "train"
     columns: Sequence[str] = COLUMNS
