@@ -37,12 +37,14 @@ class Run:
       sets: as after `--set`.
       config: size of the config; '' is its default.
       teacher: 'FILE:SIZE' of the config that trains its model's teacher first, with the same seed; '' for none.
+      file: the config, where it is another than the study's.
     """
 
     cells: Mapping[str, str]
     sets: Sequence[str] = ()
     config: str = ""
     teacher: str = ""
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -483,9 +485,10 @@ BIND = Study(
     extras=[emergence],
 )
 
+_POORER = tuple(f"{name}, from rich to poor" for name in ("logits", "logits, features, relations"))
 _TAUGHT, _HALLUCINATED = ("logits", "logits, features, relations"), ("missing sensor hallucinated",)
 TAUGHT = (
-    ("watch", "accuracy", only("all"), _TAUGHT, "alone"),
+    ("watch", "accuracy", only("all"), _TAUGHT + _POORER, "alone"),
     ("sentiment", "accuracy", "label/all/accuracy", _TAUGHT, "alone"),
     ("sentiment", "weighted F1", "label/all/weighted_f1", _TAUGHT, "alone"),
     ("watch", "accelerometer only", only("accelerometer"), _HALLUCINATED, "missing sensor missing"),
@@ -493,13 +496,16 @@ TAUGHT = (
 )
 """(data, title, metric, students, the same network without what they were taught)."""
 
+_ACCELEROMETER = "configs/colearn.py:har_accelerometer"
+LOGITS = ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]
 NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
 COLEARN = Study(
     "What a teacher with more modalities gives its student",
     """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
-    Emoji sentiment: the teacher has picture, name and spoken name (synthetic), the student the name alone, in half of
-    its teacher's steps. The same network learns without its teacher beside. Hallucinated: both sensors in training, one
-    in use, and the other one predicted; beside it the same model, whose missing sensor stays missing.""",
+    From rich to poor: the teacher sees the accelerometer alone, the student the gyroscope alone. Emoji sentiment: the
+    teacher has picture, name and spoken name (synthetic), the student the name alone. The same network learns without
+    its teacher beside. Hallucinated: both sensors in training, one in use, and the other one predicted; beside it the
+    same model, whose missing sensor stays missing.""",
     "configs/colearn.py",
     [
         Run({"data": data, "student": name}, sets, size, "" if sets is NO_TEACHER else teacher)
@@ -507,10 +513,18 @@ COLEARN = Study(
             ("watch", "har", "configs/har.py"),
             ("sentiment", "sentiment", "configs/sentiment.py"),
         )
-        for name, sets in (
-            ("alone", NO_TEACHER),
-            ("logits", ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]),
-            ("logits, features, relations", []),
+        for name, sets in (("alone", NO_TEACHER), ("logits", LOGITS), ("logits, features, relations", []))
+    ]
+    + [
+        Run({"data": "watch", "student": f"{name}, from rich to poor"}, sets, "har_transfer", _ACCELEROMETER)
+        for name, sets in (("logits", LOGITS), ("logits, features, relations", []))
+    ]
+    + [
+        Run({"data": data, "student": name}, config=size, file=file)
+        for data, name, size, file in (
+            ("watch", "(the teacher)", "", "configs/har.py"),
+            ("watch", "(the teacher, accelerometer alone)", "har_accelerometer", "configs/colearn.py"),
+            ("sentiment", "(the teacher)", "", "configs/sentiment.py"),
         )
     ]
     + [

@@ -180,7 +180,7 @@ def key_of(config: Any, teacher: Any = None) -> str:
 def configured(study: Study, run: Run, seed: int, smoke: bool) -> Any:
     """Returns the config of one run."""
     size = "smoke" if smoke else run.config
-    return seeded(f"{study.config}:{size}".rstrip(":"), seed, run.sets)
+    return seeded(f"{run.file or study.config}:{size}".rstrip(":"), seed, run.sets)
 
 
 def teacher_of(study: Study, run: Run, seed: int, smoke: bool) -> Any:

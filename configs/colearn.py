@@ -5,8 +5,12 @@ python train.py --config configs/colearn.py --workdir runs/student              
 python train.py --config configs/colearn.py --workdir runs/alone --set task.weights.teacher=0 # without its teacher
 
 Sizes: 'har' (of accelerometer and gyroscope the gyroscope stays), 'sentiment' (of picture, name and spoken name the
-name stays), 'har_hallucinated' (both sensors in training, and the one that is missing in use is predicted), 'smoke' (a
-teacher with random weights, seconds).
+name stays), 'har_transfer' (the teacher knows the accelerometer alone, its student the gyroscope alone: from a rich
+modality to a poor one), 'har_hallucinated' (both sensors in training, and the one that is missing in use is predicted),
+'smoke' (a teacher with random weights, seconds). The teacher of 'har_transfer' is its own size, 'har_accelerometer':
+
+python train.py --config configs/colearn.py:har_accelerometer --workdir runs/har_accelerometer
+python train.py --config configs/colearn.py:har_transfer --workdir runs/transfer
 """
 
 import pathlib
@@ -22,33 +26,43 @@ from mmjax.tasks.multi import MultiTask
 from mmjax.training.checkpoint import InitFrom
 
 STUDIES = {
-    "har": ("har.py", ("gyroscope",), "runs/har"),
-    "sentiment": ("sentiment.py", ("text",), "runs/sentiment"),
-    "smoke": ("har.py:smoke", ("gyroscope",), None),
+    "har": ("har.py", ("gyroscope",), None, "runs/har"),
+    "har_transfer": ("har.py", ("gyroscope",), ("accelerometer",), "runs/har_accelerometer"),
+    "sentiment": ("sentiment.py", ("text",), None, "runs/sentiment"),
+    "smoke": ("har.py:smoke", ("gyroscope",), None, None),
 }
-"""Size -> the teacher's config, what its student keeps of the modalities, and the teacher's run."""
+"""Size -> the teacher's config, what its student keeps of the modalities, what the teacher itself has (None: all of
+them), and the teacher's run."""
 
 
 def get_config(size: str = "har") -> fdl.Config:
     """Returns the student's experiment; see the sizes above."""
-    one_of(size, (*STUDIES, "har_hallucinated"), "configs/colearn.py")
+    one_of(size, (*STUDIES, "har_accelerometer", "har_hallucinated"), "configs/colearn.py")
     folder = pathlib.Path(__file__).parent
-    if size == "har_hallucinated":
-        return hallucinated(load_config(str(folder / "har.py")))
-    name, kept, run = STUDIES[size]
-    config = student(load_config(str(folder / name)), kept, run)
-    if size == "sentiment":
-        config.duration = "200 steps"  # half of the teacher's: 316 emoji, of which it sees the names alone
+    if size in ("har_accelerometer", "har_hallucinated"):
+        config = load_config(str(folder / "har.py"))
+        return hallucinated(config) if size == "har_hallucinated" else alone(config, ("accelerometer",))
+    name, kept, known, run = STUDIES[size]
+    config = load_config(str(folder / name))
+    teacher = alone(fdl.deepcopy_with(config), known) if known else config
+    return student(config, kept, teacher.model, run)
+
+
+def alone(config: fdl.Config, kept: tuple[str, ...]) -> fdl.Config:
+    """Returns config with the modalities `kept` alone."""
+    config.data.transforms = {name: config.data.transforms[name] for name in kept}
+    config.model.encoders = {name: config.model.encoders[name] for name in kept}
+    config.model.modality_dropout = {}
     return config
 
 
-def student(config: fdl.Config, kept: tuple[str, ...], run: str | None) -> fdl.Config:
-    """Returns the config of a student of the modalities `kept`, taught by the model of config as `run` trained it."""
-    teacher = fdl.deepcopy_with(config.model)
+def student(config: fdl.Config, kept: tuple[str, ...], teacher: fdl.Config, run: str | None) -> fdl.Config:
+    """Returns the config of a student of the modalities `kept`, taught by the model `teacher` as `run` trained it."""
+    teacher = fdl.deepcopy_with(teacher)
     model = config.model
     model.encoders = {name: model.encoders[name] for name in kept}
     model.modality_dropout = {}
-    model.decoders["hint"] = fdl.Config(Head, teacher.encoders[kept[0]].width, "values")
+    model.decoders["hint"] = fdl.Config(Head, next(iter(teacher.encoders.values())).width, "values")
     model.teachers = {"teacher": teacher}
     taught = fdl.Config(Distillation, projection="hint", features=1.0, relations=1.0)
     if fdl.get_callable(config.task) is MultiTask:
