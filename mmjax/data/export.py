@@ -24,7 +24,6 @@ import logging
 import multiprocessing
 import re
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 
 import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on whatever accelerator there is)
 from mmjax.core.errors import UserError, at_least
+from mmjax.core.files import whole
 from mmjax.core.optional import optional
 from mmjax.core.permissions import safe_permissions
 from mmjax.core.secrets import masked
@@ -119,10 +119,8 @@ def write_shard(shard: int, *, data: str, out: str, num_shards: int) -> Written:
             yield index, example
 
     path = _template(out).sharded_filepath(shard_index=shard, num_shards=num_shards)
-    part = path.parent / f"{path.name}.{uuid.uuid4().hex}.part"
-    with safe_permissions():
+    with safe_permissions(), whole(path) as part:
         file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(part, examples())
-    part.replace(path)
     return Written(shard, count, size, dict(bad))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmjax.core.files import whole
 from mmjax.core.types import Array
 from mmjax.data.tf import tf
 
@@ -84,9 +85,8 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    with whole(path) as part:
+        part.write_text("".join(line + "\n" for line in kept))
 
 
 class Delayed:

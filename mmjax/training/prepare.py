@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from mmjax.core.errors import UserError
+from mmjax.core.files import whole
 from mmjax.data.captions import with_trained_tokenizer
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.text import TextTransform
@@ -20,13 +21,8 @@ from mmjax.data.tokenizer import Tokenizer
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file at once or not at all; only process 0 writes."""
     if jax.process_index() == 0:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(text)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole(path) as part:
+            part.write_text(text)
 
 
 def make_workdir(workdir: str | os.PathLike[str]) -> pathlib.Path:

@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from etils import epath
 
 from mmjax.core import distributed
 from mmjax.core.errors import UserError, listed
+from mmjax.core.files import whole
 from mmjax.core.permissions import safe_permissions
 from mmjax.data.sources import files, tar_index
 from mmjax.data.sources.tar_index import TarIndex
@@ -169,12 +169,10 @@ def keep(file: epath.Path, sign: str, index: TarIndex) -> None:
     Where nothing can be written, the next run builds the index again.
     """
     arrays = {name: value for name, value in vars(index).items() if name != "signature"}
-    part = file.parent / f"{file.name}.{uuid.uuid4().hex}.part"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as opened:
+        with whole(file) as part, part.open("wb") as opened:
             np.savez(opened, sign=np.array(sign), **arrays)
-        part.replace(file)
     except OSError as error:
         _log.warning("The index of a shard cannot be kept in %s (%s): it is built again next time.", file, error)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import uuid
 
 import rich.progress
 import tensorflow_datasets as tfds
@@ -18,6 +17,7 @@ from tensorflow_datasets.core import file_adapters
 
 import mmjax.data.tf  # noqa: F401 (before TFDS imports TensorFlow by itself, on whatever accelerator there is)
 from mmjax.core.errors import UserError
+from mmjax.core.files import whole
 from mmjax.core.permissions import safe_permissions
 
 _OUT = file_adapters.FileFormat.ARRAY_RECORD
@@ -42,10 +42,9 @@ def convert(folder: str) -> int:
     adapter = file_adapters.ADAPTER_FOR_FORMAT[info.file_format]
     with safe_permissions():
         for old, new in rich.progress.track(todo, "Converting shards", disable=not sys.stdout.isatty()):
-            part = new.parent / f"{new.name}.{uuid.uuid4().hex}.part"
             examples = enumerate(adapter.make_tf_data(old).as_numpy_iterator())
-            file_adapters.ADAPTER_FOR_FORMAT[_OUT].write_examples(part, examples)
-            part.replace(new)
+            with whole(new) as part:
+                file_adapters.ADAPTER_FOR_FORMAT[_OUT].write_examples(part, examples)
         info.add_alternative_file_format(_OUT)
         info.write_dataset_info_json(folder)
     return len(todo)
