@@ -96,5 +96,5 @@ def test_mistakes_are_sentences():
     for share in (0.0, -1.0, 1.5):
         with pytest.raises(UserError, match=r"share=.* of numbers must be above 0 and at most 1"):
             Subset(Numbers(3), share)
-    with pytest.raises(UserError, match="Mixture of subsets"):
+    with pytest.raises(UserError, match="numbers is a Mixture"):
         Subset(Mixture([Numbers(3)]), 0.5)

@@ -6,8 +6,10 @@ import pytest
 from mmjax.core.errors import UserError
 from mmjax.data.mixture import Mixture
 from mmjax.data.pipeline import Pipeline
+from mmjax.data.sources.in_memory import InMemory
+from mmjax.data.sources.subset import Subset
 from mmjax.data.sources.view import View
-from mmjax.data.targets import ValueTarget
+from mmjax.data.targets import ValueTarget, classes_of
 
 
 class Numbers:
@@ -32,6 +34,19 @@ def test_columns_under_new_names_and_all_else_the_source_s_own():
     assert view.label(1) == "number 1" and view.group(3) == 1 and view.name == "numbers (z)"
 
 
+def test_what_the_source_declares_is_said_through_every_wrapper():
+    class Declared(Numbers):
+        classes, credit = {"y": ("b", "a", "never")}, "by somebody"
+
+        def read(self, index):
+            pytest.fail("the classes are declared")
+
+    for wrapped in (Subset(Declared(), 0.5), InMemory(Declared()), InMemory(Subset(Declared(), 0.5))):
+        assert classes_of(wrapped, "y") == ["b", "a", "never"] and wrapped.credit == "by somebody"
+    view = View(Subset(Declared(), 0.5), {"z": "y"})
+    assert classes_of(view, "z") == ["b", "a", "never"] and view.classes.get("y") is None and len(view) == 2
+
+
 def test_a_part_of_a_mixture_lacks_the_columns_that_its_view_leaves_out():
     source = Mixture([Numbers(), View(Numbers(), {"x": "x"})])
     pipeline = Pipeline(source, {}, 8, targets={n: ValueTarget(n) for n in ("x", "y")})
@@ -45,5 +60,5 @@ def test_what_cannot_be_viewed_is_a_sentence():
         View(Numbers(), {"y": "yy"})
     with pytest.raises(UserError, match="name at least one column"):
         View(Numbers(), {})
-    with pytest.raises(UserError, match="Mixture of views"):
+    with pytest.raises(UserError, match="numbers is a Mixture"):
         View(Mixture([Numbers()]), {"x": "x"})

@@ -6,30 +6,28 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mmjax.core.errors import UserError, listed, nearest
-from mmjax.data.mixture import Mixture, group_of
-from mmjax.data.source import Record, Source
+from mmjax.data.source import Record
+from mmjax.data.sources.wrapped import Wrapped
 
 
 @dataclasses.dataclass(eq=False)
-class View:
+class View(Wrapped):
     """The records of another source with these columns alone, such as pictures without their captions.
 
     In a `Mixture` a modality whose column a part lacks is missing from that part's examples.
 
     Attributes:
-      source: whose records they are; no Mixture, whose weights would be lost.
+      source: whose records they are; see `Wrapped`.
       columns_of: name of a column here -> its name there.
 
     Raises:
-      UserError: a column that the source lacks, or none at all, or the source is a Mixture.
+      UserError: a column that the source lacks, or none at all.
     """
 
-    source: Source
     columns_of: Mapping[str, str]
 
     def __post_init__(self):
-        if isinstance(self.source, Mixture):
-            raise UserError(f"View: {self.source.name} is a Mixture; make a Mixture of views of its parts instead.")
+        super().__post_init__()
         if not self.columns_of:
             raise UserError(f"View: name at least one column of {self.source.name}.")
         for column in self.columns_of.values():
@@ -45,18 +43,18 @@ class View:
         """The names here."""
         return tuple(self.columns_of)
 
-    def __len__(self) -> int:
-        return len(self.source)
+    @property
+    def mapping(self) -> Mapping[str, str]:
+        """Name here -> the name there."""
+        return self.columns_of
+
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """Name here -> the classes that the source declares."""
+        declared = getattr(self.source, "classes", {})
+        return {name: declared[column] for name, column in self.columns_of.items() if column in declared}
 
     def read(self, index: int) -> Record:
         """Returns these columns of record index; one that the record itself lacks is left out."""
         record = self.source.read(index)
         return {name: record[column] for name, column in self.columns_of.items() if column in record}
-
-    def label(self, index: int) -> str:
-        """Returns the record's own label."""
-        return self.source.label(index)
-
-    def group(self, index: int) -> int:
-        """Returns the record's own group."""
-        return group_of(self.source, index)
