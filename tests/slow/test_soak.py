@@ -1,8 +1,8 @@
 """Forty minutes with a fault every two: no example is lost or doubled against the sampler's plan, memory stays flat.
 
 Memory is that of a second job beside it, which nothing disturbs for all that time. It saves every thousand steps, a few
-times a minute: TensorStore keeps some 25 kB of each save for good, which at a save every fifty tiny steps is all of what
-a job grows by, and in a run of hours nothing.
+times a minute: TensorStore keeps some 25 kB of each save for good, which at a save every fifty tiny steps is all that
+a job grows by.
 
 MMJAX_SOAK_MINUTES (40), MMJAX_SOAK_INTERVAL (120 seconds between faults) and MMJAX_SEED (0) change it. It runs as
 
