@@ -12,7 +12,7 @@ from mmjax.core.errors import UserError, listed, nearest
 from mmjax.core.types import Stream
 from mmjax.data.audio_codec import decode, mono, resample
 from mmjax.data.source import BadRecord, Record
-from mmjax.data.transform import ArraySpec, get_column, spec_of
+from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_padded
 
 CROPS = ("center", "start")
 
@@ -109,12 +109,7 @@ class AudioTransform:
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
         """Returns values [B, S] int16 and mask [B, S]."""
-        values = np.zeros((len(prepared), self.length), np.int16)
-        lengths = np.array([0 if samples is None else len(samples) for samples in prepared])
-        for row, samples in zip(values, prepared, strict=True):
-            if samples is not None:
-                row[: len(samples)] = samples
-        return Stream(values, np.arange(self.length) < lengths[:, None])
+        return stack_padded(prepared, self.out_spec())
 
     def spec(self) -> dict[str, Any]:
         """Returns the settings as JSON-able values."""

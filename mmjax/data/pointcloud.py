@@ -11,7 +11,7 @@ import numpy as np
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Stream
 from mmjax.data.source import BadRecord, Record
-from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
+from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +77,7 @@ class PointCloudTransform:
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
         """Returns values [B, num_points, features], zeros past the last point, and mask [B, num_points]."""
-        counts = np.array([0 if points is None else len(points) for points in prepared])
-        rows = [p if p is None else np.pad(p, ((0, self.num_points - len(p)), (0, 0))) for p in prepared]
-        return Stream(stack_rows(rows, self.out_spec()), np.arange(self.num_points) < counts[:, None])
+        return stack_padded(prepared, self.out_spec())
 
     def spec(self) -> dict[str, Any]:
         """Returns the settings as JSON-able values."""

@@ -14,7 +14,7 @@ from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Stream
 from mmjax.data.recordings import check, mean_and_std, resample, turn, window
 from mmjax.data.source import BadRecord, Record
-from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
+from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +110,9 @@ class SeriesTransform:
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
         """Returns values [B, length, C] float32, 0 in the padding, and mask [B, length]: False where nothing is."""
-        lengths = np.array([0 if s is None or np.isnan(s).all() else len(s) for s in prepared])
-        rows = [s if s is None else np.pad(s, ((0, self.length - len(s)), (0, 0))) for s in prepared]
-        return Stream(stack_rows(rows, self.out_spec()), np.arange(self.length) < lengths[:, None])
+        measured = [series is not None and not np.isnan(series).all() for series in prepared]
+        rows = [series if there else None for series, there in zip(prepared, measured, strict=True)]
+        return stack_padded(rows, self.out_spec())
 
     def spec(self) -> dict[str, Any]:
         """Returns the settings, with the channels' names, units and rate, stored in the checkpoint."""

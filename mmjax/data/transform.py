@@ -82,6 +82,18 @@ def stack_rows(rows: Sequence[np.ndarray | None], spec: Mapping[str, ArraySpec])
     return out
 
 
+def stack_padded(rows: Sequence[np.ndarray | None], spec: Mapping[str, ArraySpec]) -> Stream:
+    """Returns rows [<= T, ...] of different lengths as values [B, T, ...], 0 past their ends, and mask [B, T]."""
+    shape, dtype = spec["values"]
+    values = _aligned((len(rows), *shape), np.dtype(dtype))
+    lengths = np.array([0 if row is None else len(row) for row in rows])
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        values[place, length:] = 0
+        if row is not None:
+            values[place, :length] = row
+    return Stream(values, np.arange(shape[0]) < lengths[:, None])
+
+
 def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """Returns an array that is not filled and starts at a multiple of _ALIGNMENT."""
     size = math.prod(shape) * dtype.itemsize

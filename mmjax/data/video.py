@@ -16,7 +16,7 @@ from mmjax.data.codec import MAX_PIXELS
 from mmjax.data.crops import INTERPOLATIONS, fit, random_box, resize
 from mmjax.data.film import MAX_SECONDS
 from mmjax.data.source import Record
-from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_rows
+from mmjax.data.transform import ArraySpec, get_column, spec_of, stack_padded
 from mmjax.data.video_codec import open_clip
 
 
@@ -94,13 +94,7 @@ class VideoTransform:
 
     def collate(self, prepared: Sequence[np.ndarray | None]) -> Stream:
         """Returns values [B, num_frames, size, size, 3] uint8 and mask [B, num_frames]."""
-        lengths = np.array([0 if clip is None else len(clip) for clip in prepared])
-        spec = self.out_spec()
-        values = stack_rows([None] * len(prepared), spec)  # [B, T, size, size, 3]
-        for row, clip in zip(values, prepared, strict=True):
-            if clip is not None:
-                row[: len(clip)] = clip
-        return Stream(values, np.arange(self.num_frames) < lengths[:, None])
+        return stack_padded(prepared, self.out_spec())
 
     def spec(self) -> dict[str, Any]:
         """Returns the settings as JSON-able values."""

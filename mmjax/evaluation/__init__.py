@@ -1,1 +1,1 @@
-"""How good a model is: retrieval, zero-shot classification and probes, as plain functions of embeddings."""
+"""How good a model is, and why it answers as it does: evaluators, and plain functions of what a model gives."""
