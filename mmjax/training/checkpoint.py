@@ -469,16 +469,15 @@ class InitFrom:
     allow_missing: Sequence[str] = ()
     allow_extra: Sequence[str] = ()
 
-    def _open(self) -> Checkpoints:
+    def _open(self) -> contextlib.closing[Checkpoints]:
         others = "Files of other libraries are for `pretrained` (mmjax.weights)."
-        return Checkpoints(check_run(self.path, "weights of another run (--init-from, teachers)", others))
+        folder = check_run(self.path, "weights of another run (--init-from, teachers)", others)
+        return contextlib.closing(Checkpoints(folder))
 
     def preprocess(self) -> dict[str, Any]:
         """Returns the preprocessing spec that the weights were trained with, modality -> settings."""
-        checkpoints = self._open()
-        spec = checkpoints.meta(self.step)["preprocess"]
-        checkpoints.close()
-        return spec
+        with self._open() as checkpoints:
+            return checkpoints.meta(self.step)["preprocess"]
 
     def merge(self, params: Any) -> Any:
         """Returns params (arrays) with the stored weights in their place, sharded as params are.
@@ -486,8 +485,7 @@ class InitFrom:
         Raises:
           UserError: no checkpoint there, or weights that do not fit and are not named.
         """
-        checkpoints = self._open()
-        loaded = flatten(checkpoints.restore_params(self.step))
-        checkpoints.close()
+        with self._open() as checkpoints:
+            loaded = flatten(checkpoints.restore_params(self.step))
         merged = strict_merge(params, loaded, allow_missing=self.allow_missing, allow_extra=self.allow_extra)
         return jax.tree.map(lambda new, old: old if new is old else placed(new, old.sharding), merged, params)
