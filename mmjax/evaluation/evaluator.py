@@ -45,7 +45,7 @@ class Embedded:
     """The embeddings of one modality over a whole data set, padding and missing rows removed.
 
     Attributes:
-      values: [N, E] float32.
+      values: [N, E] float32; whole numbers as they are.
       group: [N] int; rows of one group belong together.
       targets: name -> [N, ...].
     """
@@ -86,11 +86,13 @@ def unit(x: Array) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def collect(embed: Embed, batches: Iterable[Batch], names: Sequence[str]) -> dict[str, Embedded]:
+def collect(
+    embed: Callable[[Batch], Mapping[str, Array | tuple[Array, Array]]], batches: Iterable[Batch], names: Sequence[str]
+) -> dict[str, Embedded]:
     """Embeds every batch and gathers the rows that exist, over all hosts.
 
     Args:
-      embed: see `Embed`; called once a batch.
+      embed: see `Embed`; called once a batch. Of what only some rows have, it gives (values, mask [B] bool).
       batches: with padding; every host must have the same number of rows.
       names: the modalities to keep.
 
@@ -131,17 +133,20 @@ def _row_shards(x: jax.Array) -> list[jax.Shard]:
     return [spans[start] for start in sorted(spans)]
 
 
-def _rows(name: str, embeddings: Mapping[str, Array], batch: Batch) -> dict[str, Any]:
+def _rows(name: str, embeddings: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """One modality of one batch, with a mask of the rows that hold it."""
     if name not in embeddings:
         raise UserError(
             f"evaluation: the model gives no embedding of {name!r}.{nearest(name, embeddings)} "
             f"It gives: {listed(embeddings) or 'none'}."
         )
-    mask = host_rows(batch.mask) & owned_rows(batch.mask)
+    found = embeddings[name]
+    given, exists = found if isinstance(found, tuple) else (found, batch.mask)
+    mask = host_rows(batch.mask) & owned_rows(batch.mask) & host_rows(exists)
     if name in batch.streams:
         mask = mask & host_rows(batch.streams[name].mask).any(axis=1)
-    values = host_rows(embeddings[name]).astype(np.float32)
+    values = host_rows(given)
+    values = values if np.issubdtype(values.dtype, np.integer) else values.astype(np.float32)
     targets = {key: host_rows(value) for key, value in batch.targets.items()}
     return {"values": values, "group": host_rows(batch.group), "mask": mask, "targets": targets}
 

@@ -51,9 +51,8 @@ class MatchingEvaluator:
           UserError: the model has no such head, or nothing is left to judge.
         """
         names = ("pair", "mismatch", "hard")
-        keys = [key for name in names for key in (name, f"is_{name}")]
-        table = collect(lambda batch: self._answers(embed, batch), batches, keys)
-        scores = {name: table[name].values[table[f"is_{name}"].values > 0] for name in names}
+        table = collect(lambda batch: self._answers(embed, batch), batches, names)
+        scores = {name: table[name].values for name in names}
         if not all(len(scores[name]) for name in ("pair", "mismatch")):
             raise UserError("matching: the data holds no pair, or no two records of different groups in a batch.")
         found = {"pairs": np.mean(scores["pair"] > 0), "mismatches": np.mean(scores["mismatch"] <= 0)}
@@ -64,22 +63,22 @@ class MatchingEvaluator:
             found["hard_mismatches"] = np.mean(scores["hard"] <= 0)
         return {name: float(value) for name, value in found.items()}
 
-    def _answers(self, embed: Embed, batch: Batch) -> Mapping[str, Array]:
-        """Returns the margin [B] of pairs and of both kinds of mismatches, and which rows are such."""
+    def _answers(self, embed: Embed, batch: Batch) -> Mapping[str, tuple[Array, Array]]:
+        """Returns the margin [B] of pairs and of both kinds of mismatches, each with which rows are such."""
         answers = embed(batch)
         rows = jnp.arange(batch.size)
         kinds = {"pair": rows, "mismatch": jnp.roll(rows, self.shift)}
-        found: dict[str, Array] = {"is_hard": jnp.zeros(batch.size)}
+        found = {"hard": (jnp.zeros(batch.size), jnp.zeros(batch.size, bool))}
         if all(name in answers for name in self.modalities):
             kinds["hard"] = self._nearest(answers, batch)
         for kind, order in kinds.items():
             other = jax.tree.map(lambda x, order=order: jnp.asarray(x)[order], batch.streams[self.second])
             given = answers if kind == "pair" else embed(batch.replace(streams=batch.streams | {self.second: other}))
             one_of(self.head, given, "matching: the head")
-            found[kind] = given[self.head][:, 1] - given[self.head][:, 0]
+            margin = given[self.head][:, 1] - given[self.head][:, 0]
             there = batch.streams[self.first].present & other.present & jnp.asarray(batch.mask)[order]
-            found[f"is_{kind}"] = there & (self._strangers(batch)[rows, order] == (kind != "pair"))
-        return {"hard": found["pair"]} | found
+            found[kind] = margin, there & (self._strangers(batch)[rows, order] == (kind != "pair"))
+        return found
 
     def _nearest(self, answers: Mapping[str, Array], batch: Batch) -> Array:
         """Returns [B]: of each first modality, the row of another group whose second one is nearest."""

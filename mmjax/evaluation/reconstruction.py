@@ -40,19 +40,18 @@ class ReconstructionEvaluator:
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: Any) -> dict[str, float]:
         """Returns `mean_squared_error`, `psnr` in dB, `codes_used` (share of the book), `perplexity` of the codes."""
 
-        def found(batch: Batch) -> Mapping[str, Array]:
+        def found(batch: Batch) -> Mapping[str, tuple[Array, Array]]:
             answers = embed(batch)
             for name in (self.head, self.codes):
                 one_of(name, answers, "reconstruction: the decoder")
             images = batch.streams[self.modality].values
             error = squared_error(answers[self.head], images, self.patch_size)
-            return {"error": error, "codes": answers[self.codes], "there": batch.streams[self.modality].present}
+            there = batch.streams[self.modality].present
+            return {"error": (error, there), "codes": (answers[self.codes], there)}
 
-        table = collect(found, batches, ("error", "codes", "there"))
-        there = table["there"].values > 0
-        error = float(table["error"].values[there].mean(dtype=np.float64))
-        codes = table["codes"].values[there].astype(np.int64)
-        counts = np.bincount(codes.reshape(-1), minlength=self.codebook_size)  # [K]
+        table = collect(found, batches, ("error", "codes"))
+        error = float(table["error"].values.mean(dtype=np.float64))
+        counts = np.bincount(table["codes"].values.reshape(-1), minlength=self.codebook_size)  # [K]
         return {
             "mean_squared_error": error,
             "psnr": float(-10 * np.log10(max(error, 1e-12))),

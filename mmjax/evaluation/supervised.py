@@ -6,7 +6,8 @@ import abc
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -133,31 +134,19 @@ def subset_predictions(embed: Embed, batches: Iterable[Batch], head: str, by_sub
     parts = {subset_name(part): part for part in subsets(names)[:-1]} if by_subset else {}
     parts[ALL] = tuple(names)
 
-    variants = {label: functools.partial(keep_only, names=part) for label, part in parts.items()}
-    found = predictions(embed, _with_presence(first, batches), head, variants)
-    return {label: _having(found[label], part) for label, part in parts.items()}
+    def answer(batch: Batch, part: tuple[str, ...]) -> tuple[Array, Array]:
+        there = functools.reduce(operator.or_, (batch.streams[name].present for name in part))
+        return _one(embed(keep_only(batch, part)), head), there
+
+    def answers(batch: Batch) -> dict[str, tuple[Array, Array]]:
+        return {label: answer(batch, part) for label, part in parts.items()}
+
+    return collect(answers, itertools.chain([first], batches), list(parts))
 
 
 def _one(answers: Any, head: str) -> Array:
     one_of(head, answers, "evaluation: the head")
     return answers[head]
-
-
-_PRESENT = "present/{}"
-
-
-def _with_presence(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
-    """Yields the batches with a target that says which modalities an example has, so that it is gathered too."""
-    for batch in itertools.chain([first], rest):
-        there = {_PRESENT.format(name): stream.present for name, stream in batch.streams.items()}
-        yield batch.replace(targets=batch.targets | there)
-
-
-def _having(found: Embedded, part: Iterable[str]) -> Embedded:
-    """Returns the rows that have any of the modalities."""
-    keep = np.stack([found.target(_PRESENT.format(name)) for name in part]).any(axis=0)
-    targets = {name: value[keep] for name, value in found.targets.items()}
-    return Embedded(found.values[keep], found.group[keep], targets)
 
 
 def classification_metrics(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:

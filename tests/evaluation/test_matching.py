@@ -1,11 +1,14 @@
 """Matching: pairs against mismatches, with padding, missing halves and near relatives left out."""
 
+import json
+
 import numpy as np
 import pytest
 
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch, Stream
 from mmjax.evaluation.matching import MatchingEvaluator
+from tests.devices import run_on_devices, run_on_hosts
 
 
 def batches():
@@ -72,3 +75,36 @@ def test_nothing_to_judge_and_no_head_are_sentences():
         MatchingEvaluator()(oracle, [first.replace(group=np.zeros(6, int))])
     with pytest.raises(UserError, match="matching: the head: 'itm' is unknown"):
         MatchingEvaluator(head="itm")(oracle, batches())
+
+
+def test_two_hosts_find_what_one_finds():
+    """The group of a row is on another host than the row it is matched with; 12 rows, the last two padding."""
+    source = """
+        import json
+        import jax, jax.numpy as jnp, numpy as np
+        from mmjax.core.types import Batch, Stream
+        from mmjax.evaluation.matching import MatchingEvaluator
+        from mmjax.core.mesh import batch_sharding, make_mesh
+        from mmjax.training.sharding import global_batch, local_rows
+
+        mesh = make_mesh()
+        values = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+        there = np.ones((12, 1), bool)
+        streams = {"image": Stream(values, there), "text": Stream(values[::-1] + 0.5 * values, there)}
+        batch = Batch(streams, np.arange(12, dtype=np.int32) // 2, np.arange(12) < 10)
+
+        def embed(streams):
+            image, text = (streams[name].values for name in ("image", "text"))
+            score = jnp.sum(image * text, axis=1)
+            return {"image": image, "text": text, "matching": jnp.stack([0 * score, score], axis=1)}
+
+        with jax.set_mesh(mesh):
+            rows = jax.tree.map(lambda leaf: leaf[local_rows(12, mesh)], batch)
+            call = jax.jit(embed, out_shardings=batch_sharding(mesh))
+            found = MatchingEvaluator()(lambda batch: call(batch.streams), [global_batch(rows, 12, mesh)])
+        print("found", json.dumps(found))
+    """
+    alone = json.loads(run_on_devices(source, 2).rpartition("found ")[2])
+    assert set(alone) == {"accuracy", "auc", "pairs", "mismatches", "hard_mismatches"}
+    for output in run_on_hosts(source, num_devices=1):
+        assert json.loads(output.rpartition("found ")[2]) == pytest.approx(alone)
