@@ -320,9 +320,10 @@ def emergence(rows: Rows) -> str:
         for name, (there, back) in found.items()
     )
     arithmetic = rows[0][1][0]
+    chance = 100 * arithmetic["arithmetic/chance/recall_at_1"]
     return (
         f"In multiples of chance, text and speech find one another, {times}. Arithmetic has "
-        f"{arithmetic['arithmetic/triples']:.0f} triples, for which chance is {100 * arithmetic['arithmetic/chance/recall_at_1']:.2f} %."
+        f"{arithmetic['arithmetic/triples']:.0f} triples, for which chance is {chance:.2f} %."
     )
 
 
