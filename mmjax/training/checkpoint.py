@@ -34,6 +34,7 @@ _TIMEOUT_TOGETHER = 3600
 """The same of several processes, which wait this long for one that cannot write."""
 
 _PAUSE = 0.02
+"""Seconds between looks at a save that is waited for."""
 
 _FILE_BYTES = 256 << 20
 """Of each file of arrays, about: checksums are taken of several files at once."""
@@ -271,8 +272,9 @@ class Checkpoints:
         Raises:
           UserError: one could not be written.
         """
+        end = time.monotonic() + 2 * _TIMEOUT_TOGETHER  # by then Orbax's own threads have given up
         with self._explained():
-            while self._together() and self._manager.is_saving_in_progress():
+            while self._together() and self._manager.is_saving_in_progress() and time.monotonic() < end:
                 if self._failures:
                     raise self._failures[0]
                 time.sleep(_PAUSE)
