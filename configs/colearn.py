@@ -51,17 +51,21 @@ def get_config(size: str = "har") -> fdl.Config:
 def alone(config: fdl.Config, kept: tuple[str, ...]) -> fdl.Config:
     """Returns config with the modalities `kept` alone."""
     config.data.transforms = {name: config.data.transforms[name] for name in kept}
-    config.model.encoders = {name: config.model.encoders[name] for name in kept}
-    config.model.modality_dropout = {}
+    keep_encoders(config.model, kept)
     return config
+
+
+def keep_encoders(model: fdl.Config, kept: tuple[str, ...]) -> None:
+    """Leaves model the encoders of `kept` alone, none of which is dropped."""
+    model.encoders = {name: model.encoders[name] for name in kept}
+    model.modality_dropout = {}
 
 
 def student(config: fdl.Config, kept: tuple[str, ...], teacher: fdl.Config, run: str | None) -> fdl.Config:
     """Returns the config of a student of the modalities `kept`, taught by the model `teacher` as `run` trained it."""
     teacher = fdl.deepcopy_with(teacher)
     model = config.model
-    model.encoders = {name: model.encoders[name] for name in kept}
-    model.modality_dropout = {}
+    keep_encoders(model, kept)
     model.decoders["hint"] = fdl.Config(Head, next(iter(teacher.encoders.values())).width, "values")
     model.teachers = {"teacher": teacher}
     taught = fdl.Config(Distillation, projection="hint", features=1.0, relations=1.0)

@@ -34,8 +34,8 @@ def run_on_devices(source: str, num_devices: int = 8, timeout: float = 600) -> s
     return done.stdout
 
 
-def run_on_hosts(source: str, num_processes: int = 2, num_devices: int = 4, timeout: float = 300) -> list[str]:
-    """Runs Python source in processes that see one another's devices; returns each one's output."""
+def start_on_hosts(source: str, num_processes: int = 2, num_devices: int = 4) -> list[subprocess.Popen]:
+    """Starts Python source in processes that see one another's devices; their output is read from `stdout`."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -44,7 +44,12 @@ def run_on_hosts(source: str, num_processes: int = 2, num_devices: int = 4, time
         for number in range(num_processes)
     ]
     options = {"env": device_env(num_devices), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    running = [subprocess.Popen([sys.executable, "-c", each], cwd=ROOT, **options) for each in sources]
+    return [subprocess.Popen([sys.executable, "-c", each], cwd=ROOT, **options) for each in sources]
+
+
+def run_on_hosts(source: str, num_processes: int = 2, num_devices: int = 4, timeout: float = 300) -> list[str]:
+    """Runs Python source as `start_on_hosts` does; returns each one's output."""
+    running = start_on_hosts(source, num_processes, num_devices)
     try:
         found = [process.communicate(timeout=timeout)[0] for process in running]
     finally:

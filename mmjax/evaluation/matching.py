@@ -66,27 +66,22 @@ class MatchingEvaluator:
     def _answers(self, embed: Embed, batch: Batch) -> Mapping[str, tuple[Array, Array]]:
         """Returns the margin [B] of pairs and of both kinds of mismatches, each with which rows are such."""
         answers = embed(batch)
-        rows = jnp.arange(batch.size)
+        rows, group = jnp.arange(batch.size), jnp.asarray(batch.group)
         kinds = {"pair": rows, "mismatch": jnp.roll(rows, self.shift)}
         found = {"hard": (jnp.zeros(batch.size), jnp.zeros(batch.size, bool))}
         if all(name in answers for name in self.modalities):
-            kinds["hard"] = self._nearest(answers, batch)
+            kinds["hard"] = self._nearest(answers, batch, group)
         for kind, order in kinds.items():
             other = jax.tree.map(lambda x, order=order: jnp.asarray(x)[order], batch.streams[self.second])
             given = answers if kind == "pair" else embed(batch.replace(streams=batch.streams | {self.second: other}))
             one_of(self.head, given, "matching: the head")
             margin = given[self.head][:, 1] - given[self.head][:, 0]
             there = batch.streams[self.first].present & other.present & jnp.asarray(batch.mask)[order]
-            found[kind] = margin, there & (self._strangers(batch)[rows, order] == (kind != "pair"))
+            found[kind] = margin, there & ((group[order] != group) == (kind != "pair"))
         return found
 
-    def _nearest(self, answers: Mapping[str, Array], batch: Batch) -> Array:
+    def _nearest(self, answers: Mapping[str, Array], batch: Batch, group: Array) -> Array:
         """Returns [B]: of each first modality, the row of another group whose second one is nearest."""
         cosines = jnp.asarray(answers[self.first]) @ jnp.asarray(answers[self.second]).T  # [B, B]
         usable = batch.streams[self.second].present & jnp.asarray(batch.mask)  # [B]
-        return jnp.where(self._strangers(batch) & usable, cosines, -jnp.inf).argmax(axis=1)
-
-    def _strangers(self, batch: Batch) -> Array:
-        """Returns [B, B] bool: rows of different groups."""
-        group = jnp.asarray(batch.group)
-        return group[:, None] != group
+        return jnp.where((group[:, None] != group) & usable, cosines, -jnp.inf).argmax(axis=1)

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import random
-import socket
 import subprocess
 import sys
 
@@ -18,7 +17,7 @@ from mmjax.core.errors import TemporaryError, UserError
 from mmjax.data.sources import remote
 from mmjax.training import integrity
 from mmjax.training.checkpoint import Checkpoints, InitFrom, Keep
-from tests.devices import device_env, run_on_hosts
+from tests.devices import device_env, run_on_hosts, start_on_hosts
 from tests.training.test_checkpoint import save, state_at
 
 
@@ -269,23 +268,7 @@ os._exit(0)
 def test_where_one_of_two_hosts_is_full_it_says_so_at_once_and_waits_for_nobody(tmp_path):
     """Orbax's own threads wait for the other process for as long as an hour."""
     save(tmp_path, {1: None}).close()
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        address = f"localhost:{probe.getsockname()[1]}"
-    running = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"import jax\njax.distributed.initialize({address!r}, 2, {number})\n"
-                + ONE_IS_FULL.format(workdir=str(tmp_path)),
-            ],
-            env=device_env(1),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
+    running = start_on_hosts(ONE_IS_FULL.format(workdir=str(tmp_path)), num_devices=1)
     try:
         said = running[0].communicate(timeout=50)[0]
     finally:
