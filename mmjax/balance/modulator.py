@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array, Batch
 from mmjax.model import ENCODERS
-from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss, mean_where
+from mmjax.tasks.task import Apply, Evidence, Task, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from mmjax.balance.modulator import Modulator, Step, encoder_of, evidence_of, mean_likelihoods
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import at_least
 from mmjax.core.subsets import keep_only
 from mmjax.core.trees import flatten
 from mmjax.core.types import Array
-from mmjax.tasks.task import TaskLoss, mean_where
+from mmjax.tasks.task import TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

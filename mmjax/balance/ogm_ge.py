@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.balance.modulator import Modulator, Step, check_probes, encoder_of, others_mean, scale_encoders, seen
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import at_least
 from mmjax.core.trees import map_with_path
 from mmjax.core.types import Array
-from mmjax.tasks.task import Evidence, TaskLoss, mean_where
+from mmjax.tasks.task import Evidence, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from mmjax.balance.modulator import Modulator, Step, evidence_of, seen
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, at_least
 from mmjax.core.types import Array
-from mmjax.tasks.task import TaskLoss, mean_where
+from mmjax.tasks.task import TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
@@ -100,8 +101,8 @@ class PointCloudEncoder(nn.Module):
     def _normalised(self, points: jax.Array, mask: jax.Array) -> jax.Array:
         if self.normalise == "none":
             return points / self.unit
-        centre = jnp.sum(points, axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]  # [B, 3]
-        points = jnp.where(mask[..., None], points - centre[:, None], 0.0)
+        centre = mean_where(points, mask[..., None], axis=1, keepdims=True)  # [B, 1, 3]
+        points = jnp.where(mask[..., None], points - centre, 0.0)
         squares = jnp.max(jnp.sum(jnp.square(points), axis=-1), axis=1)  # [B]
         return points / jnp.sqrt(jnp.where(squares > 0, squares, 1.0))[:, None, None]
 

@@ -14,7 +14,6 @@ from mmjax.core.errors import UserError, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Stream, Tokens
 from mmjax.layers.dropout import fold, keep_tokens
-from mmjax.layers.masking import masked_mean
 from mmjax.layers.norm import layer_norm
 from mmjax.layers.pooling import Pool, class_token
 from mmjax.layers.posemb import LearnedPositions, sincos_1d, sincos_2d
@@ -161,7 +160,7 @@ class VideoEncoder(nn.Module):
             rng = jax.vmap(lambda key: jax.random.split(key, times))(rng).reshape(-1)  # [B * S]
         x = einops.rearrange(x, "b s n d -> (b s) n d")
         x = self._blocks(Transformer, "transformer", self.depth)(x, None, rng)  # [B * S, N, D]
-        x = masked_mean(x, jnp.ones(x.shape[:2], bool)).astype(self.dtype)  # [B * S, D]
+        x = x.mean(axis=1, dtype=jnp.float32).astype(self.dtype)  # [B * S, D]
         return einops.rearrange(x, "(b s) d -> b s d", s=times), mask
 
     def _sequence(

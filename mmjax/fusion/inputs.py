@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, listed, nearest, one_of
 from mmjax.core.mesh import constrain_batch
 from mmjax.core.types import Tokens
@@ -93,9 +94,8 @@ def pool_tokens(module: nn.Module, name: str, x: jax.Array, mask: jax.Array) -> 
 
 def present_mean(vectors: Sequence[jax.Array], present: Sequence[jax.Array]) -> jax.Array:
     """Returns the float32 mean [B, ...] of M vectors [B, ...] over those that are present [B]; 0 where none is."""
-    there = [flag.reshape(-1, *(1,) * (vectors[0].ndim - 1)) for flag in present]  # M x [B, 1, ...]
-    total = sum(jnp.where(flag, x.astype(jnp.float32), 0.0) for flag, x in zip(there, vectors, strict=True))
-    return total / jnp.maximum(sum(flag.astype(jnp.float32) for flag in there), 1.0)
+    there = jnp.stack(present).reshape(len(present), -1, *(1,) * (vectors[0].ndim - 1))  # [M, B, 1, ...]
+    return mean_where(jnp.stack(vectors), there, axis=0)
 
 
 def present_softmax(logits: jax.Array, present: jax.Array) -> jax.Array:

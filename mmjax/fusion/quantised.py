@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, listed
 from mmjax.core.types import Codes, Outputs, Tokens
-from mmjax.layers.masking import masked_mean
 from mmjax.layers.quantise import Codebook, straight_through, unit_length
 
 
@@ -59,16 +59,16 @@ class Quantised(nn.Module):
             "commitment": self.commitment * _distance(z, jax.lax.stop_gradient(e), stream.mask),
         }
         codes = _codes(index, jax.nn.log_softmax(cosines / self.temperature), stream.mask)
-        fused = Tokens(x, stream.mask, masked_mean(x, stream.mask))
+        fused = Tokens(x, stream.mask, mean_where(x, stream.mask[..., None], axis=1))
         return Outputs(tokens=dict(tokens), fused=fused, codes={name: codes}, penalties=penalties)
 
 
 def _codes(index: jax.Array, logs: jax.Array, mask: jax.Array) -> Codes:
     """Returns the Codes of log-probabilities [B, N, K]."""
-    entropy = -jnp.sum(jnp.exp(logs) * logs, axis=-1, keepdims=True)  # [B, N, 1]
-    return Codes(index, masked_mean(jnp.exp(logs), mask), masked_mean(entropy, mask)[:, 0])
+    entropy = -jnp.sum(jnp.exp(logs) * logs, axis=-1)  # [B, N]
+    return Codes(index, mean_where(jnp.exp(logs), mask[..., None], axis=1), mean_where(entropy, mask, axis=1))
 
 
 def _distance(a: jax.Array, b: jax.Array, mask: jax.Array) -> jax.Array:
     """Returns the mean over mask [B, N] of the squared distance of a and b [B, N, d]: [B] float32."""
-    return masked_mean(jnp.square(a - b).sum(axis=-1, keepdims=True), mask)[:, 0]
+    return mean_where(jnp.square(a - b).sum(axis=-1), mask, axis=1)

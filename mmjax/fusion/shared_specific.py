@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, listed
 from mmjax.core.types import Tokens
 from mmjax.fusion.inputs import joint, known, present_mean, project_vectors
@@ -83,7 +84,7 @@ class SharedSpecific(nn.Module):
     def _modality(self, specific: jax.Array, present: jax.Array, labels: list[int], count: int) -> jax.Array:
         logits = nn.Dense(count, dtype=jnp.float32, name="classifier")(specific)  # [B, M, K]
         log_likelihood = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.asarray(labels)[None, :, None], axis=-1)
-        return -jnp.sum(present * log_likelihood[..., 0], axis=1) / jnp.maximum(present.sum(axis=1), 1)  # [B]
+        return -mean_where(log_likelihood[..., 0], present, axis=1)  # [B]
 
 
 def alignment(shared: jax.Array, present: jax.Array) -> jax.Array:
@@ -91,4 +92,4 @@ def alignment(shared: jax.Array, present: jax.Array) -> jax.Array:
     first, second = jnp.triu_indices(shared.shape[1], 1)
     pairs = present[:, first] & present[:, second]  # [B, pairs]
     distances = jnp.abs(shared[:, first] - shared[:, second]).mean(axis=-1)  # [B, pairs]
-    return jnp.sum(pairs * distances, axis=1) / jnp.maximum(pairs.sum(axis=1), 1)  # [B]
+    return mean_where(distances, pairs, axis=1)  # [B]

@@ -1,4 +1,4 @@
-"""Masks: which keys a query may look at, and means over what is there."""
+"""Masks: which keys a query may look at, and which position is the last that is there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ import jax.numpy as jnp
 def attention_mask(mask: jax.Array | None) -> jax.Array | None:
     """Returns [B, 1, 1, M] for a key mask [B, M]: every query of every head sees the same keys."""
     return None if mask is None else mask[:, None, None, :]
-
-
-def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the float32 mean [B, D] of x [B, N, D] over the True entries of mask [B, N]; 0 where there are none."""
-    weights = mask.astype(jnp.float32)[..., None]  # [B, N, 1]
-    return jnp.sum(x * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)  # [B, D]
 
 
 def last_position(mask: jax.Array) -> jax.Array:

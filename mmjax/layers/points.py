@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, at_least
 
 
@@ -34,8 +35,7 @@ def farthest_points(points: jax.Array, mask: jax.Array, count: int) -> tuple[jax
     _check("farthest_points", points, mask)
     at_least(1, "farthest_points", count=count)
     points = jax.lax.stop_gradient(jnp.where(mask[..., None], points, 0).astype(jnp.float32))
-    total = jnp.maximum(jnp.sum(mask, axis=1), 1)[:, None]  # [B, 1]
-    start = _distances(jnp.sum(points, axis=1) / total, points)  # [B, P]
+    start = _distances(mean_where(points, mask[..., None], axis=1), points)  # [B, P]
     first = jnp.argmax(jnp.where(mask, start, -1.0), axis=1)  # [B]
 
     def pick(number: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

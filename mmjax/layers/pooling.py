@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import one_of
 from mmjax.core.types import Tokens
 from mmjax.layers.attention import Attention
-from mmjax.layers.masking import last_position, masked_mean
+from mmjax.layers.masking import last_position
 from mmjax.layers.mlp import Mlp
 from mmjax.layers.norm import layer_norm
 
@@ -20,7 +21,7 @@ POOLS = ("first", "last", "mean", "attention", "none")
 
 def summary(tokens: Tokens) -> jax.Array:
     """Returns a float32 vector an example [B, D]: pooled, or the mean of the tokens; 0 where there are none."""
-    vector = masked_mean(tokens.x, tokens.mask) if tokens.pooled is None else tokens.pooled  # [B, D]
+    vector = mean_where(tokens.x, tokens.mask[..., None], axis=1) if tokens.pooled is None else tokens.pooled  # [B, D]
     return jnp.where(tokens.present[:, None], vector.astype(jnp.float32), 0.0)
 
 
@@ -68,7 +69,7 @@ class Pool(nn.Module):
         if self.kind == "last":
             return jnp.take_along_axis(x, last_position(mask)[:, None, None], axis=1)[:, 0]  # [B, D]
         if self.kind == "mean":
-            return masked_mean(x, mask).astype(x.dtype)  # [B, D]
+            return mean_where(x, mask[..., None], axis=1).astype(x.dtype)  # [B, D]
         return self._attend(x, mask)
 
     def _attend(self, x: jax.Array, mask: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import at_least
 from mmjax.layers.spectrum import power_spectrum
 
@@ -50,10 +51,9 @@ def instance_norm(x: jax.Array, measured: jax.Array, epsilon: float = 1e-8) -> j
     peak = jnp.max(jnp.abs(x), axis=1, keepdims=True, where=measured, initial=0.0)  # [B, 1, C]
     some = peak >= jnp.finfo(jnp.float32).tiny
     x = x / jax.lax.stop_gradient(jnp.where(some, peak, 1.0))  # the scale cancels; squares of it would leave float32
-    count = jnp.maximum(measured.sum(axis=1, keepdims=True, dtype=jnp.float32), 1.0)  # [B, 1, C]
-    mean = jnp.sum(x, axis=1, keepdims=True, where=measured) / count
+    mean = mean_where(x, measured, axis=1, keepdims=True)  # [B, 1, C]
     centred = jnp.where(measured, x - mean, 0.0)
-    variance = jnp.sum(jnp.square(centred), axis=1, keepdims=True) / count  # [B, 1, C]
+    variance = mean_where(jnp.square(centred), measured, axis=1, keepdims=True)  # [B, 1, C]
     return centred * jax.lax.rsqrt(jnp.where(some, variance + epsilon * jnp.square(mean), 1.0))
 
 

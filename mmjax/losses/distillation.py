@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, at_least
 
 BLOCK = 16
@@ -114,10 +115,10 @@ def _distances(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.A
 
     def relative(x: jax.Array) -> jax.Array:
         lengths = _length(x[:, None] - x[None, :])[..., 0]  # [n, n]
-        mean = jnp.sum(lengths, where=pairs) / jnp.maximum(pairs.sum(), 1)
+        mean = mean_where(lengths, pairs)
         return lengths / jnp.where(mean > 0, mean, 1.0)
 
-    return _mean_huber(relative(student), relative(teacher), pairs, axis=1)
+    return mean_where(optax.losses.huber_loss(relative(student), relative(teacher)), pairs, axis=1)
 
 
 def _angles(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Array:
@@ -130,14 +131,9 @@ def _angles(student: jax.Array, teacher: jax.Array, mask: jax.Array) -> jax.Arra
         arms = arms / _length(arms)
         return jnp.einsum("jid,jkd->jik", arms, arms, precision=jax.lax.Precision.HIGHEST)
 
-    return _mean_huber(cosines(student), cosines(teacher), triples, axis=(1, 2))
+    return mean_where(optax.losses.huber_loss(cosines(student), cosines(teacher)), triples, axis=(1, 2))
 
 
 def _length(x: jax.Array) -> jax.Array:
     """Returns the lengths of x [..., D] as [..., 1]; that of a zero vector is tiny, with a finite gradient."""
     return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-12))
-
-
-def _mean_huber(student: jax.Array, teacher: jax.Array, there: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    losses = optax.losses.huber_loss(student, teacher, delta=1.0)
-    return jnp.sum(losses, axis=axis, where=there) / jnp.maximum(there.sum(axis=axis), 1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError
 
 
@@ -32,7 +33,7 @@ def masked_cross_entropy(logits: jax.Array, targets: jax.Array, mask: jax.Array)
     logits = jnp.where(mask[..., None], logits.astype(jnp.float32), 0.0)
     targets = jnp.where(mask, targets, 0)
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)  # [B, M]
-    return _mean(losses, mask), _mean(logits.argmax(axis=-1) == targets, mask)
+    return mean_where(losses, mask, axis=1), mean_where(logits.argmax(axis=-1) == targets, mask, axis=1)
 
 
 def masked_squared_error(predicted: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
@@ -54,7 +55,7 @@ def masked_squared_error(predicted: jax.Array, targets: jax.Array, mask: jax.Arr
     """
     _check(predicted, mask, targets.shape, predicted.shape)
     error = jnp.where(mask[..., None], predicted.astype(jnp.float32) - targets.astype(jnp.float32), 0.0)
-    return _mean(jnp.square(error).mean(axis=-1), mask)
+    return mean_where(jnp.square(error).mean(axis=-1), mask, axis=1)
 
 
 def normalised_patches(patches: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -66,12 +67,6 @@ def normalised_patches(patches: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     patches = patches.astype(jnp.float32)
     centred = patches - patches.mean(axis=-1, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + epsilon)
-
-
-def _mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Returns the float32 mean [B] of values [B, M] over mask [B, M]."""
-    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
-    return values.sum(axis=1) / jnp.maximum(mask.sum(axis=1).astype(jnp.float32), 1.0)
 
 
 def _check(predicted: jax.Array, mask: jax.Array, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, at_least, one_of
 from mmjax.core.types import Array, Batch, Outputs, Tokens
 from mmjax.losses import distillation
-from mmjax.tasks.task import Apply, TaskLoss, mean_where
+from mmjax.tasks.task import Apply, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, one_of
 from mmjax.core.types import Array, Batch
 from mmjax.layers.patchify import patches_of
-from mmjax.tasks.task import Apply, TaskLoss, mean_where
+from mmjax.tasks.task import Apply, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

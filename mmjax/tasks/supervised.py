@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.errors import UserError, one_of
 from mmjax.core.types import Array, Batch
 from mmjax.layers.pooling import summary
-from mmjax.tasks.task import Apply, Evidence, TaskLoss, mean_where
+from mmjax.tasks.task import Apply, Evidence, TaskLoss
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 
+from mmjax.core.arrays import mean_where
 from mmjax.core.types import Array, Batch
 
 Apply = Callable[..., Any]
@@ -71,12 +71,6 @@ class TaskLoss:
         metrics = {f"penalty/{name}": mean_where(penalty, self.mask) for name, penalty in penalties.items()}
         extra = sum(penalties.values(), start=self.extra)
         return self.replace(extra=extra, metrics=self.metrics | metrics)
-
-
-def mean_where(values: Array, mask: Array) -> jax.Array:
-    """Returns the float32 mean [] of values [B] over mask [B]; 0 where nothing counts, whatever the others hold."""
-    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
-    return jnp.sum(values) / jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
 
 
 def run(task: Task, apply: Apply, params: Any, batch: Batch, rng: Array | None = None) -> TaskLoss:
