@@ -11,9 +11,8 @@ import numpy as np
 from mmjax.core.errors import UserError
 from mmjax.core.types import Batch
 from mmjax.core.words import unpack
-from mmjax.evaluation.blocks import TIE
 from mmjax.evaluation.evaluator import Embed, collect, unit
-from mmjax.evaluation.retrieval import RankCounts
+from mmjax.evaluation.retrieval import RankCounts, mesh_in_use, rank_counts
 
 
 class Triple(NamedTuple):
@@ -39,40 +38,6 @@ def triples(wholes: Iterable[str], bases: Iterable[str], separator: str) -> list
                 found.append(Triple(base, change, whole))
                 break
     return found
-
-
-def ranks_without(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    names: np.ndarray,
-    right: np.ndarray,
-    left_out: np.ndarray,
-    chunk: int = 1024,
-) -> RankCounts:
-    """Ranks the right items of each query among all but those that it leaves out; ties as in `retrieval`.
-
-    Args:
-      queries: [T, E] float32 unit vectors.
-      gallery: [M, E] float32 unit vectors.
-      names: [M] int of each item.
-      right: [T] int, the name of a query's right items, of which there is at least one.
-      left_out: [T] int, the name of those that it leaves out; there may be none.
-      chunk: rows of queries that are scored at a time.
-
-    Returns:
-      RankCounts of the best right item of each query.
-    """
-    higher, tied = [], []
-    for start in range(0, len(queries), chunk):
-        rows = slice(start, start + chunk)
-        scores = queries[rows] @ gallery.T  # [C, M]
-        is_right = names == right[rows, None]  # [C, M]
-        wrong = ~is_right & (names != left_out[rows, None])  # [C, M]
-        best = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)  # [C, 1]
-        above = ~(scores <= best + TIE)  # a NaN is above
-        higher.append((wrong & above).sum(axis=1))
-        tied.append((wrong & ~above & (scores >= best - TIE)).sum(axis=1))
-    return RankCounts(np.concatenate(higher), np.concatenate(tied))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +130,10 @@ class ArithmeticEvaluator:
         names = np.array([number[caption] for caption in captions])  # [M]
         right = np.array([number[row.whole] for row in rows])  # [T]
         left_out = np.array([number.get(row.base, -1) for row in rows])  # [T]
-        counts = {name: ranks_without(query, gallery, names, right, left_out) for name, query in queries.items()}
+        counts = {
+            name: rank_counts(query, gallery, right, names, left_out=left_out, mesh=mesh_in_use())
+            for name, query in queries.items()
+        }
         rivals = np.array([np.sum((names != a) & (names != b)) for a, b in zip(right, left_out, strict=True)])
         counts["chance"] = RankCounts(np.zeros_like(rivals), rivals)  # all are tied
         metrics = {f"{name}/recall_at_{k}": float(np.mean(c.hit_at(k))) for name, c in counts.items() for k in self.ks}

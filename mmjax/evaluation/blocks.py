@@ -18,11 +18,18 @@ TIE = 2e-6
 """Scores closer than this, relative to the product of the norms, are tied (float32 dot products round to ~1e-7)."""
 
 
-def _blocks(x: Array, chunk: int, fill: int = 0) -> Array:
-    """[N, ...] -> [ceil(N / chunk), chunk, ...], the last block padded with fill."""
-    padding = [(0, -len(x) % chunk)] + [(0, 0)] * (x.ndim - 1)
-    padded = jnp.pad(x, padding, constant_values=fill)
-    return padded.reshape(-1, chunk, *x.shape[1:])
+def _blocks(x: Array, chunk: int) -> Array:
+    """[N, ...] -> [ceil(N / chunk), chunk, ...], the last block padded with 0."""
+    return _padded(x, -(-len(x) // chunk) * chunk).reshape(-1, chunk, *x.shape[1:])
+
+
+def _padded(x: Array, rows: int) -> Array:
+    return jnp.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def _within(at: Array, span: Array) -> Array:
+    """[G] row numbers, [C, 2] -> [C, G], whether a row is in the span from start to before end."""
+    return (at >= span[:, :1]) & (at < span[:, 1:])
 
 
 def _scores(queries: Array, items: Array) -> Array:
@@ -31,13 +38,13 @@ def _scores(queries: Array, items: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("chunk", "mesh"))
-def count_rivals(queries, start, end, gallery, chunk: int, mesh: Mesh | None = None) -> tuple[Array, Array]:
+def count_rivals(queries, right, left_out, gallery, chunk: int, mesh: Mesh | None = None) -> tuple[Array, Array]:
     """Counts the wrong items above and level with the best right item of each query.
 
     Args:
       queries: [N, E] float32.
-      start: [N] int32; gallery[start:end] are the right items of a query, at least one.
-      end: [N] int32.
+      right: [N, 2] int32; gallery[start:end] are the right items of a query, at least one.
+      left_out: [N, 2] int32; gallery[start:end] are neither right nor wrong, none or more.
       gallery: [M, E] float32.
       chunk: rows of either side in one block.
       mesh: spreads the queries over all its devices; None runs where the arrays are.
@@ -47,16 +54,13 @@ def count_rivals(queries, start, end, gallery, chunk: int, mesh: Mesh | None = N
     """
     local = functools.partial(_count_local, chunk=chunk)
     if mesh is None:
-        return local(queries, start, end, gallery)
-    short = -len(queries) % mesh.size
-    end = jnp.pad(end, (0, short), constant_values=1)  # an empty span has no best item
-    return _spread(local, (queries, start, end), gallery, mesh, size=len(queries))
+        return local(queries, right, left_out, gallery)
+    return _spread(local, (queries, right, left_out), gallery, mesh, size=len(queries))
 
 
 def _spread(local, of_queries: tuple[Array, ...], gallery: Array, mesh: Mesh, size: int) -> tuple[Array, Array]:
     """Returns the first size rows of both results of local(*of_queries, gallery), its queries cut over all of mesh."""
-    whole = size + -size % mesh.size
-    padded = [jnp.pad(x, [(0, whole - len(x))] + [(0, 0)] * (x.ndim - 1)) for x in of_queries]
+    padded = [_padded(x, size + -size % mesh.size) for x in of_queries]
     rows = P(mesh.axis_names)
     specs = (*(rows for _ in padded), P())
     run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(rows, rows), check_vma=False)
@@ -64,7 +68,7 @@ def _spread(local, of_queries: tuple[Array, ...], gallery: Array, mesh: Mesh, si
     return first[:size], second[:size]
 
 
-def _count_local(queries, start, end, gallery, chunk: int) -> tuple[Array, Array]:
+def _count_local(queries, right, left_out, gallery, chunk: int) -> tuple[Array, Array]:
     """`count_rivals` on one device."""
     size, (items, _) = len(queries), gallery.shape
     norms = jnp.linalg.norm(gallery, axis=1)
@@ -73,15 +77,15 @@ def _count_local(queries, start, end, gallery, chunk: int) -> tuple[Array, Array
     first = jnp.arange(len(blocks)) * blocks.shape[1]  # [K]
 
     def one_chunk(part):
-        q, low, high = part  # [C, E], [C], [C]
-        best = _best_right(q, low, high, gallery)  # [C]
+        q, own, out = part  # [C, E], [C, 2], [C, 2]
+        best = _best_right(q, own, gallery)  # [C]
         slack = TIE * longest * jnp.linalg.norm(q, axis=1)  # [C]
 
         def one_block(counts, block):
             rows, offset = block
             score = _scores(q, rows)  # [C, G]
             at = offset + jnp.arange(len(rows))
-            wrong = (at < items) & ((at < low[:, None]) | (at >= high[:, None]))  # [C, G]
+            wrong = (at < items) & ~_within(at, own) & ~_within(at, out)  # [C, G]
             above = ~(score <= (best + slack)[:, None])  # a NaN is above
             level = ~above & ~(score < (best - slack)[:, None])
             return (counts[0] + jnp.sum(wrong & above, axis=1), counts[1] + jnp.sum(wrong & level, axis=1)), None
@@ -90,13 +94,13 @@ def _count_local(queries, start, end, gallery, chunk: int) -> tuple[Array, Array
         return jax.lax.scan(one_block, (zeros, zeros), (blocks, first))[0]
 
     step = min(chunk, size)
-    parts = (_blocks(queries, step), _blocks(start, step), _blocks(end, step, fill=1))
-    higher, tied = jax.lax.map(one_chunk, parts)  # [K, C]
+    higher, tied = jax.lax.map(one_chunk, tuple(_blocks(x, step) for x in (queries, right, left_out)))  # [K, C]
     return higher.reshape(-1)[:size], tied.reshape(-1)[:size]
 
 
-def _best_right(q: Array, low: Array, high: Array, gallery: Array) -> Array:
-    """The highest score [C] among gallery[low:high] of each query, one gathered item a turn."""
+def _best_right(q: Array, own: Array, gallery: Array) -> Array:
+    """The highest score [C] among gallery[own] of each query, one gathered item a turn."""
+    low, high = own[:, 0], own[:, 1]
 
     def turn(i, best):
         item = gallery[jnp.minimum(low + i, high - 1)]  # [C, E]

@@ -52,6 +52,7 @@ def rank_counts(
     *,
     query_mask: Array | None = None,
     gallery_mask: Array | None = None,
+    left_out: Array | None = None,
     chunk: int = 1024,
     mesh: Mesh | None = None,
 ) -> RankCounts:
@@ -68,6 +69,7 @@ def rank_counts(
       gallery_group: [M] int.
       query_mask: [N] bool; False rows are left out of the result.
       gallery_mask: [M] bool; False rows are no candidates.
+      left_out: [N] int; the group whose items are no candidates of that query, if any are of it.
       chunk: rows of queries and of the gallery in one block of scores.
       mesh: spreads the queries over all its devices, the gallery is on each; None runs where the arrays are. Where it
         is of several processes, each calls this with the same arrays of its own (numpy).
@@ -78,7 +80,7 @@ def rank_counts(
     Raises:
       UserError: shapes disagree, nothing is left after the masks, or a query has no right item.
     """
-    _check_pair(queries, gallery, query_group, gallery_group)
+    _check_pair(queries, gallery, query_group=query_group, gallery_group=gallery_group, left_out=left_out)
     keep = _kept(query_mask, len(queries))
     candidates = _kept(gallery_mask, len(gallery))
     if not len(keep) or not len(candidates):
@@ -88,16 +90,16 @@ def rank_counts(
     item_group = np.asarray(gallery_group)[candidates]
     order = np.argsort(item_group, kind="stable")
     wanted = np.asarray(query_group)[keep]
-    start = np.searchsorted(item_group[order], wanted, side="left")
-    end = np.searchsorted(item_group[order], wanted, side="right")
-    if lonely := int(np.sum(start == end)):
-        first = wanted[np.argmax(start == end)]
+    right = _spans(item_group[order], wanted)  # [N, 2]
+    empty = right[:, 0] == right[:, 1]
+    if lonely := int(np.sum(empty)):
+        first = wanted[np.argmax(empty)]
         raise UserError(
             f"retrieval: {lonely} of {len(keep)} queries have no right item in the gallery (the first is of "
             f"group {first}); every query needs at least one gallery item of its group."
         )
-    spans = start.astype(np.int32), end.astype(np.int32)
-    higher, tied = count_rivals(_take(queries, keep), *spans, _take(gallery, candidates[order]), chunk, mesh)
+    out = np.zeros_like(right) if left_out is None else _spans(item_group[order], np.asarray(left_out)[keep])
+    higher, tied = count_rivals(_take(queries, keep), right, out, _take(gallery, candidates[order]), chunk, mesh)
     return RankCounts(*_on_this_host(higher, tied))
 
 
@@ -225,6 +227,12 @@ def mesh_in_use() -> Mesh | None:
     return None if (mesh := jax.sharding.get_mesh()).empty else mesh
 
 
+def _spans(sorted_groups: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns [N, 2] int32, from where to before where sorted_groups [M] is of a group of wanted [N]."""
+    sides = [np.searchsorted(sorted_groups, wanted, side=side) for side in ("left", "right")]
+    return np.stack(sides, axis=1).astype(np.int32)
+
+
 def _kept(mask: Array | None, size: int) -> np.ndarray:
     """Row numbers where mask is True."""
     return np.arange(size) if mask is None else np.flatnonzero(np.asarray(mask))
@@ -237,12 +245,13 @@ def _take(x: Array, rows: np.ndarray) -> Array:
     return x[rows].astype(np.float32)
 
 
-def _check_pair(queries: Array, gallery: Array, query_group: Array | None = None, gallery_group: Array | None = None):
-    """Raises UserError unless the two tables are [N, E] and [M, E], with groups [N] and [M]."""
+def _check_pair(queries: Array, gallery: Array, **groups: Array | None) -> None:
+    """Raises UserError unless the two tables are [N, E] and [M, E], with groups [N], and 'gallery_group' [M]."""
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise UserError(
             f"retrieval: queries {tuple(queries.shape)} and gallery {tuple(gallery.shape)} must be [N, E] and [M, E]."
         )
-    for what, rows, group in (("query", queries, query_group), ("gallery", gallery, gallery_group)):
-        if group is not None and np.shape(group) != (len(rows),):
-            raise UserError(f"retrieval: {what}_group has shape {np.shape(group)}, expected ({len(rows)},), one a row.")
+    for name, group in groups.items():
+        rows = len(gallery if name == "gallery_group" else queries)
+        if group is not None and np.shape(group) != (rows,):
+            raise UserError(f"retrieval: {name} has shape {np.shape(group)}, expected ({rows},), one a row.")

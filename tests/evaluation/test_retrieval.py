@@ -49,6 +49,18 @@ def test_counts_equal_brute_force_with_many_captions(chunk, way):
     assert 0 < np.mean(counts.higher == 0) < 1  # the case is neither trivial nor hopeless
 
 
+def test_what_a_query_leaves_out_is_no_rival_and_the_rest_ranks_as_without_it():
+    images, texts, image_group, text_group = _pairs(4)
+    left_out = (image_group + 1 + np.arange(23) % 3) % 24  # 23 is of nothing
+    found = rank_counts(images, texts, image_group, text_group, left_out=left_out, query_mask=image_group != 3, chunk=5)
+    for row, number in enumerate(np.delete(image_group, 3)):
+        rest = text_group != left_out[number]
+        higher, tied = _brute(images[number : number + 1], texts[rest], [number], text_group[rest])
+        assert (found.higher[row], found.tied[row]) == (higher[0], tied[0])
+    whole = rank_counts(images, texts, image_group, text_group, chunk=5)
+    assert (found.higher < np.delete(whole.higher, 3)).any()
+
+
 def test_ties_between_copies_are_counted():
     images, texts, image_group, text_group = _pairs(1, captions=1)
     images[5], images[9] = images[2], images[2]
@@ -140,6 +152,8 @@ def test_user_errors_say_what_is_wrong():
         rank_counts(images, texts[:, :4], image_group, text_group)
     with pytest.raises(UserError, match=r"query_group has shape \(22,\), expected \(23,\)"):
         rank_counts(images, texts, image_group[1:], text_group)
+    with pytest.raises(UserError, match=r"left_out has shape \(22,\), expected \(23,\)"):
+        rank_counts(images, texts, image_group, text_group, left_out=image_group[1:])
     with pytest.raises(UserError, match="0 queries and 69 items"):
         rank_counts(images, texts, image_group, text_group, query_mask=np.zeros(23, bool))
 
@@ -174,7 +188,7 @@ def _largest_value(jaxpr):
 
 def test_a_million_by_a_million_needs_the_tables_and_one_block():
     n, width, chunk = 1_000_000, 16, 1024
-    table, span = jax.ShapeDtypeStruct((n, width), np.float32), jax.ShapeDtypeStruct((n,), np.int32)
+    table, span = jax.ShapeDtypeStruct((n, width), np.float32), jax.ShapeDtypeStruct((n, 2), np.int32)
     padded = (n + chunk) * width  # the table itself, padded: the largest thing there is
     count = jax.make_jaxpr(lambda q, s, e, g: count_rivals(q, s, e, g, chunk))(table, span, span, table)
     best = jax.make_jaxpr(lambda q, g: best_items(q, g, 5, chunk))(table, table)
