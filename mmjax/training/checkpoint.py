@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
+import functools
 import logging
 import math
 import os
@@ -16,35 +16,18 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mmjax.core.errors import TemporaryError, UserError, at_least
 from mmjax.core.trees import flatten, map_with_path, strict_merge
-from mmjax.training import integrity
+from mmjax.training import integrity, orbax_io
 from mmjax.training.run_folder import check_run
 from mmjax.training.sharding import placed
 from mmjax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-_TIMEOUT = 24 * 3600
-"""Seconds that a save of one process may take. Orbax measures them by the wall clock, which may be set forward."""
-
-_TIMEOUT_TOGETHER = 3600
-"""The same of several processes, which wait this long for one that cannot write."""
-
 _PAUSE = 0.02
 """Seconds between looks at a save that is waited for."""
-
-_FILE_BYTES = 256 << 20
-"""Of each file of arrays, about: checksums are taken of several files at once."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""What the system says of a disk that takes no more, which another start does not mend."""
-
-_CHUNK_BYTES = 8 << 20
-"""The most of an array that is stored, and read, as one: the C library gives such a buffer again, and the system need
-not clear fresh memory for each, which is much of what a restore does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +85,12 @@ class Checkpoints:
         self._failures: list[BaseException] = []
         if keep is not None:
             integrity.set_aside_damaged(pathlib.Path(self.directory), tell)
-        options = _writing(keep, self._sign) if keep else _reading()
+            score = functools.partial(_score, metric=keep.metric)
+            options = orbax_io.writing(keep.last, keep.best if keep.metric else 0, score, self._sign)
+        else:
+            options = orbax_io.reading()
         exists = keep is not None or self.directory.exists()
-        handlers = {"state": ocp.PyTreeCheckpointHandler(use_compression=False), "meta": ocp.JsonCheckpointHandler()}
-        handlers = {name: _watched(handler, self._failures) for name, handler in handlers.items()}
-        self._manager = (
-            ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers) if exists else None
-        )
+        self._manager = orbax_io.manager(self.directory, options, self._failures) if exists else None
 
     def latest(self) -> int | None:
         """Returns the newest complete step, or None."""
@@ -152,7 +134,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return False
-        items = ocp.args.Composite(state=_to_save(_as_stored(state)), meta=ocp.args.JsonSave(dict(meta)))
+        items = ocp.args.Composite(state=orbax_io.to_save(_as_stored(state)), meta=ocp.args.JsonSave(dict(meta)))
         self._saving = step
         with self._explained():
             return self._manager.save(step, args=items, metrics=dict(metrics) if metrics else None, force=True)
@@ -179,10 +161,10 @@ class Checkpoints:
             yield
         except Exception as error:  # Orbax, TensorStore and the file system each raise kinds of their own
             step, self._saving, self._failed = self._saving, None, True
-            kind = UserError if _is_full(error) else TemporaryError
+            kind = UserError if orbax_io.is_full(error) else TemporaryError
             raise kind(
-                f"the checkpoint of step {step} could not be written to {self.directory} ({_reason(error)}), so "
-                f"training stops. {self.last_complete()}"
+                f"the checkpoint of step {step} could not be written to {self.directory} ({orbax_io.reason(error)}), "
+                f"so training stops. {self.last_complete()}"
             ) from error
 
     def last_complete(self) -> str:
@@ -210,13 +192,13 @@ class Checkpoints:
         step = self._step(step)
         with self._readable(step):
             self._check(abstract, step)
-            args = ocp.args.Composite(state=_to_restore(_as_stored(abstract)))
+            args = ocp.args.Composite(state=orbax_io.to_restore(_as_stored(abstract)))
             found = self._manager.restore(step, args=args)["state"]
         balance = flatten(found.pop("balance", {}))
         return abstract.replace(**found, balance=map_with_path(lambda path, _: balance[path], abstract.balance))
 
     def _check(self, abstract: TrainState, step: int) -> None:
-        stored = _stored(self._state_folder(step))
+        stored = orbax_io.stored_tree(self._state_folder(step))
         try:
             strict_merge(abstract.params, flatten(stored["params"]))
             strict_merge(abstract, flatten(stored))
@@ -239,11 +221,12 @@ class Checkpoints:
         step = self._step(step)
         sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with self._readable(step):
-            stored = _stored(self._state_folder(step))
+            stored = orbax_io.stored_tree(self._state_folder(step))
             wanted = {name: stored[name] for name in ("params", "ema") if stored.get(name) is not None}
             wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), wanted)
             with ocp.PyTreeCheckpointer() as checkpointer:
-                found = checkpointer.restore(self._state_folder(step), args=_to_restore(wanted, partial_restore=True))
+                args = orbax_io.to_restore(wanted, partial_restore=True)
+                found = checkpointer.restore(self._state_folder(step), args=args)
         return _with_average(found["params"], found.get("ema"))
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
@@ -272,7 +255,7 @@ class Checkpoints:
         Raises:
           UserError: one could not be written.
         """
-        end = time.monotonic() + 2 * _TIMEOUT_TOGETHER  # by then Orbax's own threads have given up
+        end = time.monotonic() + 2 * orbax_io.TIMEOUT_TOGETHER  # by then Orbax's own threads have given up
         with self._explained():
             while self._together() and self._manager.is_saving_in_progress() and time.monotonic() < end:
                 if self._failures:
@@ -292,7 +275,7 @@ class Checkpoints:
                 self._manager.close()
 
     def _together(self) -> bool:
-        """Says whether Orbax's threads wait for those of other processes, for as long as _TIMEOUT_TOGETHER."""
+        """Says whether Orbax's threads wait for those of other processes: an hour, see orbax_io."""
         return jax.process_count() > 1
 
     def _state_folder(self, step: int) -> epath.Path:
@@ -330,55 +313,9 @@ class Checkpoints:
             raise
         except Exception as error:  # of many kinds, as in `_explained`
             raise UserError(
-                f"checkpoint {self.directory / str(step)} cannot be read ({_reason(error)}). To go on from an earlier "
-                "one, move it out of the folder."
+                f"checkpoint {self.directory / str(step)} cannot be read ({orbax_io.reason(error)}). To go on from an "
+                "earlier one, move it out of the folder."
             ) from error
-
-
-def _watched(handler: Any, failures: list[BaseException]) -> Any:
-    """Returns a handler whose failures to write are noted at once.
-
-    Orbax raises them when the processes of a job have met after the save, and one that failed does not come to that
-    meeting: the others wait for it as long as they may, and it for them.
-    """
-    save = handler.async_save
-
-    async def async_save(*args: Any, **kwargs: Any) -> list[ocp.future.Future]:
-        return [_Watched(future, failures) for future in await save(*args, **kwargs) or ()]
-
-    handler.async_save = async_save
-    return handler
-
-
-@dataclasses.dataclass(frozen=True)
-class _Watched:
-    """A future of Orbax that notes why it failed."""
-
-    future: ocp.future.Future
-    failures: list[BaseException]
-
-    def result(self, timeout: float | None = None) -> Any:
-        try:
-            return self.future.result(timeout)
-        except BaseException as error:
-            self.failures.append(error)
-            raise
-
-    def cancel(self) -> bool | None:
-        return self.future.cancel()
-
-
-def _is_full(error: BaseException) -> bool:
-    return any(os.strerror(number) in str(error) for number in FULL)
-
-
-def _reason(error: BaseException) -> str:
-    """Returns why the disk refused, from the end of a chain of errors: the system's own words, or the first line."""
-    text = str(error)
-    for number in (*FULL, errno.EIO):
-        if os.strerror(number) in text:
-            return os.strerror(number)
-    return (text.splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _as_stored(state: TrainState) -> dict[str, Any]:
@@ -386,24 +323,6 @@ def _as_stored(state: TrainState) -> dict[str, Any]:
     tree = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     balance = {name: child for name, child in tree.pop("balance").items() if jax.tree.leaves(child)}
     return tree | ({"balance": balance} if balance else {})
-
-
-def _to_save(tree: Any) -> ocp.args.PyTreeSave:
-    """Returns what asks Orbax to save tree in chunks and files of the sizes above."""
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), tree)
-    return ocp.args.PyTreeSave(tree, save_args=save_args, ocdbt_target_data_file_size=_FILE_BYTES)
-
-
-def _to_restore(wanted: Any, **options: bool) -> ocp.args.PyTreeRestore:
-    """Returns what asks Orbax for the leaves of wanted, of the types and shardings that they say."""
-    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-    return ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, **options)
-
-
-def _stored(folder: epath.Path) -> Any:
-    """Returns the tree of array metadata of a stored state."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder).item_metadata.tree
 
 
 def _with_average(params: Any, ema: Any) -> Any:
@@ -414,45 +333,10 @@ def _with_average(params: Any, ema: Any) -> Any:
     return ema
 
 
-def _writing(keep: Keep, sign: Callable[[], None]) -> ocp.CheckpointManagerOptions:
-    policies = [preservation_policy.LatestN(keep.last)]
-    metric = keep.metric
-    if keep.best and metric:
-        policies.append(
-            preservation_policy.BestN(
-                get_metric_fn=lambda metrics: _score(metrics, metric),
-                n=keep.best,
-                keep_checkpoints_without_metrics=False,
-            )
-        )
-    return ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-        best_fn=_written,
-        cleanup_tmp_directories=True,
-        create=True,
-        async_options=ocp.AsyncOptions(
-            timeout_secs=_TIMEOUT if jax.process_count() == 1 else _TIMEOUT_TOGETHER,
-            post_finalization_callback=sign,
-            create_directories_asynchronously=False,  # else threads wait for them by the wall clock, minutes at most
-        ),
-    )
-
-
 def _score(metrics: Mapping[str, float], metric: str) -> float:
     """Returns what checkpoints are compared by."""
     value = metrics.get(metric, -math.inf)
     return -math.inf if math.isnan(value) else value
-
-
-def _reading() -> ocp.CheckpointManagerOptions:
-    return ocp.CheckpointManagerOptions(
-        read_only=True, create=False, save_interval_steps=0, best_fn=_written, lightweight_initialize=True
-    )
-
-
-def _written(metrics: Mapping[str, float]) -> float:
-    """Orbax stores metrics only where there is a best_fn; which steps stay is the preservation policy's."""
-    return next(iter(metrics.values()), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

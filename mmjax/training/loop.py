@@ -25,12 +25,13 @@ from mmjax.data.spec import describe
 from mmjax.evaluation.evaluator import Embed
 from mmjax.training import prepare
 from mmjax.training.agreement import Agreement
-from mmjax.training.checkpoint import FULL, Checkpoints
+from mmjax.training.checkpoint import Checkpoints
 from mmjax.training.evaluate import bind, encoded, evaluate
 from mmjax.training.experiment import Experiment, build, check_cheap
 from mmjax.training.initialise import initial_state, stored_preprocess
 from mmjax.training.lock import hold
 from mmjax.training.metrics import Delayed, Meter, MetricWriter, ProgressBar
+from mmjax.training.orbax_io import FULL
 from mmjax.training.overview import parameter_overview
 from mmjax.training.sharding import global_batch, local_rows
 from mmjax.training.state import TrainState
