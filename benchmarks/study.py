@@ -31,7 +31,9 @@ import fiddle as fdl
 import jax
 from rich.console import Console
 
-from benchmarks.studies import ROOT, STUDIES, Rows, Run, Study
+from benchmarks.studies import STUDIES
+from benchmarks.studies.rows import Rows, Run
+from benchmarks.studies.table import ROOT, Study
 from mmjax.cli import quiet_and_cached
 from mmjax.core.config import load_config, to_json
 from mmjax.core.errors import UserError, at_least, one_of

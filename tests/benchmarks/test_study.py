@@ -3,7 +3,9 @@
 import pytest
 
 from benchmarks import study
-from benchmarks.studies import SEMI_PAIRED, STUDIES, Curve, RowCurve, Run
+from benchmarks.studies import SEMI_PAIRED, STUDIES
+from benchmarks.studies.pictures import Curve, RowCurve
+from benchmarks.studies.rows import Run
 
 
 def test_a_curve_has_a_line_for_each_row():

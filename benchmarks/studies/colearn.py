@@ -1,0 +1,81 @@
+"""What a teacher with more modalities gives its student."""
+
+from __future__ import annotations
+
+from benchmarks.studies.rows import Rows, Run, beside
+from benchmarks.studies.sentiment import sentiment_baselines
+from benchmarks.studies.settings import only
+from benchmarks.studies.table import Study
+
+
+def taught_against_alone(rows: Rows) -> str:
+    """Returns where a student beats the same network without a teacher, and where not."""
+    findings = []
+    for data, title, metric, students, baseline in TAUGHT:
+        scores = {
+            run.cells["student"]: [each[metric] for each in found]
+            for run, found in rows
+            if run.cells["data"] == data and run.cells["student"] in (*students, baseline)
+        }
+        for student in students:
+            how = beside(scores[student], scores[baseline])
+            findings.append(f"{data}, {title}: {student} {how} {baseline}")
+    return f"A student beside the same network without what it was taught: {'; '.join(findings)}."
+
+
+_POORER = tuple(f"{name}, from rich to poor" for name in ("logits", "logits, features, relations"))
+_TAUGHT, _HALLUCINATED = ("logits", "logits, features, relations"), ("missing sensor hallucinated",)
+TAUGHT = (
+    ("watch", "accuracy", only("all"), _TAUGHT + _POORER, "alone"),
+    ("sentiment", "accuracy", "label/all/accuracy", _TAUGHT, "alone"),
+    ("sentiment", "weighted F1", "label/all/weighted_f1", _TAUGHT, "alone"),
+    ("watch", "accelerometer only", only("accelerometer"), _HALLUCINATED, "missing sensor missing"),
+    ("watch", "gyroscope only", only("gyroscope"), _HALLUCINATED, "missing sensor missing"),
+)
+"""(data, title, metric, students, the same network without what they were taught)."""
+
+_ACCELEROMETER = "configs/colearn.py:har_accelerometer"
+LOGITS = ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]
+NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
+COLEARN = Study(
+    "What a teacher with more modalities gives its student",
+    """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
+    From rich to poor: the teacher sees the accelerometer alone, the student the gyroscope alone. Emoji sentiment: the
+    teacher has picture, name and spoken name (synthetic), the student the name alone. The same network learns without
+    its teacher beside. Hallucinated: both sensors in training, one in use, and the other one predicted; beside it the
+    same model, whose missing sensor stays missing.""",
+    "configs/colearn.py",
+    [
+        Run({"data": data, "student": name}, sets, size, "" if sets is NO_TEACHER else teacher)
+        for data, size, teacher in (
+            ("watch", "har", "configs/har.py"),
+            ("sentiment", "sentiment", "configs/sentiment.py"),
+        )
+        for name, sets in (("alone", NO_TEACHER), ("logits", LOGITS), ("logits, features, relations", []))
+    ]
+    + [
+        Run({"data": "watch", "student": f"{name}, from rich to poor"}, sets, "har_transfer", _ACCELEROMETER)
+        for name, sets in (("logits", LOGITS), ("logits, features, relations", []))
+    ]
+    + [
+        Run({"data": data, "student": name}, config=size, file=file)
+        for data, name, size, file in (
+            ("watch", "(the teacher)", "", "configs/har.py"),
+            ("watch", "(the teacher, accelerometer alone)", "har_accelerometer", "configs/colearn.py"),
+            ("sentiment", "(the teacher)", "", "configs/sentiment.py"),
+        )
+    ]
+    + [
+        Run({"data": "watch", "student": name}, sets, "har_hallucinated")
+        for name, sets in (("missing sensor hallucinated", []), ("missing sensor missing", ["model.missing=None"]))
+    ],
+    {
+        "watch, all that the student has": only("all"),
+        "accelerometer only": only("accelerometer"),
+        "gyroscope only": only("gyroscope"),
+        "sentiment, accuracy": "label/all/accuracy",
+        "sentiment, weighted F1": "label/all/weighted_f1",
+    },
+    smoke_teacher="configs/har.py:smoke",
+    extras=[sentiment_baselines, taught_against_alone],
+)
