@@ -95,8 +95,8 @@ def document(plans: Mapping[str, Mapping[str, Any]]) -> str:
         "FLAVA's objectives share their passes: 'contrastive' is the pass over whole inputs and its loss; 'masked' the "
         "pass over inputs with parts hidden, which the four masked objectives have in common, and their heads; "
         "'matching' the joint encoder over mismatched pairs. Binding's share their encoders, and each pair has a loss "
-        "of its own. 'zeros' is what JAX clears for what a scan over layers keeps for its backward pass, and for the sums of "
-        "its gradients, in every pass; unrolled layers (scan=False) have none of it, and compile for longer.",
+        "of its own. 'zeros' is what JAX clears for what a scan over layers keeps for its backward pass, and for its "
+        "gradients, in every pass; unrolled layers (scan=False) have none of it, and compile for longer.",
     ]
     for name, plan in plans.items():
         rows = shares(plan["parts"])

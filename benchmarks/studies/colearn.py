@@ -34,9 +34,18 @@ TAUGHT = (
 )
 """(data, title, metric, students, the same network without what they were taught)."""
 
-_ACCELEROMETER = "configs/colearn.py:har_accelerometer"
 LOGITS = ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]
 NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
+
+
+def taught(data: str, size: str, teacher: str, how: str = "") -> list[Run]:
+    """Returns the rows of a student of a config's size that a teacher ('FILE:SIZE') teaches."""
+    return [
+        Run({"data": data, "student": f"{name}{how}"}, sets, size, teacher)
+        for name, sets in (("logits", LOGITS), ("logits, features, relations", []))
+    ]
+
+
 COLEARN = Study(
     "What a teacher with more modalities gives its student",
     """Watch: the teacher sees accelerometer and gyroscope, the student the gyroscope alone; people 8 to 10 held out.
@@ -46,28 +55,16 @@ COLEARN = Study(
     same model, whose missing sensor stays missing.""",
     "configs/colearn.py",
     [
-        Run({"data": data, "student": name}, sets, size, "" if sets is NO_TEACHER else teacher)
-        for data, size, teacher in (
-            ("watch", "har", "configs/har.py"),
-            ("sentiment", "sentiment", "configs/sentiment.py"),
-        )
-        for name, sets in (("alone", NO_TEACHER), ("logits", LOGITS), ("logits, features, relations", []))
-    ]
-    + [
-        Run({"data": "watch", "student": f"{name}, from rich to poor"}, sets, "har_transfer", _ACCELEROMETER)
-        for name, sets in (("logits", LOGITS), ("logits, features, relations", []))
-    ]
-    + [
-        Run({"data": data, "student": name}, config=size, file=file)
-        for data, name, size, file in (
-            ("watch", "(the teacher)", "", "configs/har.py"),
-            ("watch", "(the teacher, accelerometer alone)", "har_accelerometer", "configs/colearn.py"),
-            ("sentiment", "(the teacher)", "", "configs/sentiment.py"),
-        )
-    ]
-    + [
-        Run({"data": "watch", "student": name}, sets, "har_hallucinated")
-        for name, sets in (("missing sensor hallucinated", []), ("missing sensor missing", ["model.missing=None"]))
+        Run({"data": "watch", "student": "(the teacher)"}, file="configs/har.py"),
+        Run({"data": "watch", "student": "(the teacher, accelerometer alone)"}, config="har_accelerometer"),
+        Run({"data": "watch", "student": "alone"}, NO_TEACHER, "har"),
+        *taught("watch", "har", "configs/har.py"),
+        *taught("watch", "har_transfer", "configs/colearn.py:har_accelerometer", ", from rich to poor"),
+        Run({"data": "watch", "student": "missing sensor hallucinated"}, [], "har_hallucinated"),
+        Run({"data": "watch", "student": "missing sensor missing"}, ["model.missing=None"], "har_hallucinated"),
+        Run({"data": "sentiment", "student": "(the teacher)"}, file="configs/sentiment.py"),
+        Run({"data": "sentiment", "student": "alone"}, NO_TEACHER, "sentiment"),
+        *taught("sentiment", "sentiment", "configs/sentiment.py"),
     ],
     {
         "watch, all that the student has": only("all"),
