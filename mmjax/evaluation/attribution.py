@@ -56,8 +56,10 @@ class AttributionEvaluator:
         at_least(1, "AttributionEvaluator", **{name: getattr(self, name) for name in counts})
 
     def __call__(self, embed: Embed, batches: Iterable[Batch], **extra: object) -> dict[str, float]:
-        """Returns 'MODALITY/share' (they sum to 1) and 'MODALITY/shapley' (to the first of what follows less the
-        second), the means over the examples, and 'all/score', 'none/score'.
+        """Returns the means over the examples of 'MODALITY/shapley', which sum to 'all/score' less 'none/score'.
+
+        'MODALITY/share', which sum to 1, are the means over those whose score depends on what they have at all, which
+        a share of 'explained' does: not, say, one without a text that is asked for a cosine with it.
 
         Raises:
           UserError: the model does not give what the score is of, there are no batches, or more than 4 modalities.
@@ -118,5 +120,8 @@ def keep_players(
 
 def _summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Returns the means of modality -> [P_m, N]."""
-    sums = {f"{name}/shapley": float(value.sum(axis=0).mean()) for name, value in values.items()}
-    return {f"{name}/share": float(share.mean()) for name, share in shares(values).items()} | sums
+    found = {f"{name}/shapley": float(value.sum(axis=0).mean()) for name, value in values.items()}
+    counted = shares(values)
+    explained = sum(counted.values()) > 0  # [N]
+    found |= {f"{name}/share": float(share.sum() / max(explained.sum(), 1)) for name, share in counted.items()}
+    return found | {"explained": float(explained.mean())}

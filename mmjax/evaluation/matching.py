@@ -68,7 +68,7 @@ class MatchingEvaluator:
         answers = embed(batch)
         rows, group = jnp.arange(batch.size), jnp.asarray(batch.group)
         kinds = {"pair": rows, "mismatch": jnp.roll(rows, self.shift)}
-        found = {"hard": (jnp.zeros(batch.size), jnp.zeros(batch.size, bool))}
+        found = {}
         if all(name in answers for name in self.modalities):
             kinds["hard"] = self._nearest(answers, batch, group)
         for kind, order in kinds.items():
@@ -78,7 +78,7 @@ class MatchingEvaluator:
             margin = given[self.head][:, 1] - given[self.head][:, 0]
             there = batch.streams[self.first].present & other.present & jnp.asarray(batch.mask)[order]
             found[kind] = margin, there & ((group[order] != group) == (kind != "pair"))
-        return found
+        return {"hard": (margin, there & False)} | found
 
     def _nearest(self, answers: Mapping[str, Array], batch: Batch, group: Array) -> Array:
         """Returns [B]: of each first modality, the row of another group whose second one is nearest."""

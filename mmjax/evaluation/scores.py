@@ -21,7 +21,10 @@ class Score(Protocol):
     """A table of numbers, of which one column is explained: that of the class that is predicted.
 
     Attributes:
-      whole: it is 0 unless all its modalities are there, so that shares of whole modalities say nothing.
+      whole: it is 0 unless all its modalities are there, so that shares of whole modalities say nothing. Where these
+        are not all of the model, an attribute `modalities` names them.
+
+    It can be hashed, as a frozen dataclass can.
     """
 
     whole: bool
@@ -48,9 +51,14 @@ class Cosine:
     second: str = "text"
     whole: ClassVar[bool] = True
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Both."""
+        return (self.first, self.second)
+
     def __call__(self, answers: Answers, present: Mapping[str, Array]) -> jax.Array:
         """Returns [B, 1]."""
-        for name in (self.first, self.second):
+        for name in self.modalities:
             one_of(name, answers, "Cosine: the embedding")
         cosine = jnp.sum(answers[self.first] * answers[self.second], axis=-1).astype(jnp.float32)
         return jnp.where(present[self.first] & present[self.second], cosine, 0.0)[:, None]

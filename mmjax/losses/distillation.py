@@ -24,12 +24,17 @@ def logit_distillation(student: jax.Array, teacher: jax.Array, temperature: floa
       [B] float32.
 
     Raises:
-      UserError: shapes that differ, or a temperature that is not positive.
+      UserError: shapes that differ, fewer than two classes, or a temperature that is not positive.
 
     References:
       Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2.
     """
     _same("logit distillation", student, teacher)
+    if student.shape[-1] < 2:
+        raise UserError(
+            "logit distillation: a head of one number has no classes, and nothing to tell of them; its values are "
+            "for feature_distillation."
+        )
     if temperature <= 0:
         raise UserError(f"logit distillation: temperature={temperature} must be positive.")
     student, teacher = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (student, teacher))

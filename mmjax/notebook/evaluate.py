@@ -18,7 +18,7 @@ from mmjax.evaluation.evaluator import RetrievalEvaluator
 from mmjax.evaluation.zeroshot import TEMPLATES, read_lines
 from mmjax.notebook.classify import LABEL, probe, zero_shot
 from mmjax.notebook.run_folder import setting
-from mmjax.training.evaluate import bind, encoded, evaluate
+from mmjax.training.evaluate import bind, evaluate
 from mmjax.training.experiment import Evaluation
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def evaluate_on(
 def _evaluated(run: LoadedModel, evaluations: Mapping[str, Evaluation]) -> dict[str, float]:
     """Returns 'evaluation/metric' -> value."""
     pipeline = functools.partial(Pipeline, max_bad_share=run.config.data.max_bad_share)
-    bound = bind(evaluations, encoded(run.model, run.transforms), pipeline, run.mesh)
+    bound = bind(evaluations, run.transforms, pipeline, run.mesh)
     with jax.set_mesh(run.mesh):
         return evaluate(bound, lambda batch: run.embed(batch.streams))
 

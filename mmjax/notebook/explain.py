@@ -24,7 +24,7 @@ from mmjax.evaluation.relevancy import Relevancy, relevancy
 from mmjax.evaluation.scores import Cosine, Probability, Score, Value, evidence_of
 from mmjax.evaluation.shapley import exact_shapley, permutation_shapley, shares, split
 from mmjax.notebook import inputs
-from mmjax.notebook.explanation import Explanation, repeated, table
+from mmjax.notebook.explanation import Explanation, repeated, rows_of, table
 from mmjax.notebook.run_folder import setting
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ Streams = Mapping[str, Stream]
 def explain(run: LoadedModel, streams: Streams, score: Score | None, permutations: int, seed: int) -> Explanation:
     """Explains one example, the streams of the modalities that it has, B = 1; see `LoadedModel.explain`."""
     score = score or _usual(run, streams)
+    _check(run, streams, score)
     found = _relevancy(run, score, streams)
     relevant = {name: _at_parts(run, streams, name, found.tokens[name][0]) for name in streams}
     counts = {name: relevant[name].size if score.whole else 1 for name in streams}
@@ -67,6 +68,23 @@ def explain(run: LoadedModel, streams: Streams, score: Score | None, permutation
     )
 
 
+def _check(run: LoadedModel, streams: Streams, score: Score) -> None:
+    """Raises UserError for a score that cannot be asked of the example."""
+    needed = getattr(score, "modalities", run.transforms) if score.whole else ()
+    if missing := [name for name in needed if name not in streams]:
+        raise UserError(
+            f"explain: {score} is asked of examples that have all its modalities, and this one has no "
+            f"{listed(missing)}. Give it, or another score."
+        )
+    try:
+        hash(score)
+    except TypeError:
+        raise UserError(
+            f"explain: the score {type(score).__name__} cannot be hashed, which says what is compiled already; make it "
+            "a frozen dataclass."
+        ) from None
+
+
 def streams_of(run: LoadedModel, values: Mapping[str, Any]) -> dict[str, Stream]:
     """Returns the streams of what a person has of one example, B = 1; None is missing.
 
@@ -83,9 +101,7 @@ def streams_of(run: LoadedModel, values: Mapping[str, Any]) -> dict[str, Stream]
 
 def _relevancy(run: LoadedModel, score: Score, streams: Streams) -> Relevancy:
     """Returns the relevancy of the example in row 0."""
-    rows = _least_rows(run)
-    batch = {name: inputs.to_stream(each, [], rows) for name, each in run.transforms.items() if name not in streams}
-    batch |= {name: repeated(stream, rows) for name, stream in streams.items()}
+    batch = rows_of(run, streams, _least_rows(run))
     return _call(run, score, functools.partial(relevancy, run.model, score=evidence_of(score)), batch)
 
 
@@ -105,7 +121,8 @@ def _at_parts(run: LoadedModel, streams: Streams, name: str, tokens: np.ndarray)
     """Returns the relevancy [N] of tokens at the parts of the input: [h, w] of a picture, [P] of a sequence."""
     stream = streams[name]
     length = stream.mask.shape[1]
-    if length > 1 and len(tokens) in (length, length + 1):
+    words = np.issubdtype(stream.values.dtype, np.integer) and stream.values.ndim == 2
+    if words and len(tokens) in (length, length + 1):
         return tokens[len(tokens) - length :].astype(np.float64)
     if length == 1 and (grid := grid_of(len(tokens), *stream.values.shape[1:3])) and grid[0] == grid[1]:
         return tokens[len(tokens) - grid[0] * grid[1] :].reshape(grid).astype(np.float64)
@@ -125,8 +142,7 @@ def _changes(run: LoadedModel, streams: Streams, name: str, count: int) -> np.nd
 
 def _usual(run: LoadedModel, streams: Streams) -> Score:
     """Returns the score of a run that has a head, or of one that embeds two modalities."""
-    batch = {name: inputs.to_stream(each, [], run.batch_size) for name, each in run.transforms.items()}
-    answers = run.embed(batch)
+    answers = run.embed(rows_of(run, {}, run.batch_size))
     vectors = {*run.transforms, *(name for name, each in run.model.decoders.items() if isinstance(each, Features))}
     answers = {name: value for name, value in answers.items() if np.issubdtype(value.dtype, np.floating)}  # no codes
     heads = {name: value.shape for name, value in answers.items() if name not in vectors and value.ndim == 2}

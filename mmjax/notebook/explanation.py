@@ -72,11 +72,15 @@ class Explanation:
           steps: from all parts to none.
 
         Raises:
-          UserError: the example has no such modality.
+          UserError: the example has no such modality, or another number of parts.
         """
         if name not in self.streams:
             raise UserError(f"curves: the example has no {name!r}; it has {listed(self.streams)}.")
         order = (self.relevancy[name] if order is None else np.asarray(order)).ravel()
+        if len(order) != self.relevancy[name].size:
+            raise UserError(
+                f"curves: the order has {len(order)} numbers, but {name!r} has {self.relevancy[name].size} parts."
+            )
         there = np.asarray(existing(self.streams[name], len(order)))[0]
 
         def value(keep: np.ndarray) -> np.ndarray:
@@ -102,8 +106,7 @@ def table(
       keep, parts: see attribution.keep_players.
     """
     size, found = run.batch_size, []
-    batch = {name: inputs.to_stream(each, [], size) for name, each in run.transforms.items() if name not in streams}
-    batch |= {name: repeated(stream, size) for name, stream in streams.items()}
+    batch = rows_of(run, streams, size)
     for first in range(0, len(keep), size):
         rows = keep[first : first + size]
         filled = np.pad(rows, ((0, size - len(rows)), (0, 0)))  # [B, P]
@@ -113,6 +116,12 @@ def table(
         present = {name: stream.present for name, stream in given.items()}
         found.append(np.asarray(score(answers, present))[: len(rows)])
     return np.concatenate(found)
+
+
+def rows_of(run: LoadedModel, streams: Mapping[str, Stream], rows: int) -> dict[str, Stream]:
+    """Returns the streams of one example that many times, with the modalities of the run that it lacks missing."""
+    lacking = {name: inputs.to_stream(each, [], rows) for name, each in run.transforms.items() if name not in streams}
+    return lacking | {name: repeated(stream, rows) for name, stream in streams.items()}
 
 
 def repeated(stream: Stream, rows: int) -> Stream:

@@ -21,6 +21,7 @@ from mmjax.core.mesh import MeshShape, make_mesh
 from mmjax.data.transforms import transforms_from_spec
 from mmjax.notebook.loaded_model import LoadedModel
 from mmjax.notebook.run_folder import open_run, pick_step, quiet, restore_params
+from mmjax.training.evaluate import encoded
 from mmjax.training.experiment import build_model
 from mmjax.training.sharding import check_batch
 
@@ -56,13 +57,15 @@ def load(
         batch_size = batch_size or math.ceil(32 / parts) * parts
         check_batch(batch_size, mesh)
         config = from_json(json.dumps(meta["config"]), allow)
+        model = build_model(config)
+        transforms = transforms_from_spec(meta["preprocess"], ("mmjax.", *(f"{package}." for package in allow)))
         return LoadedModel(
             directory=epath.Path(directory),
             step=step,
             config=config,
-            model=build_model(config),
+            model=model,
             params=restore_params(checkpoints, step, mesh, config),
-            transforms=transforms_from_spec(meta["preprocess"], ("mmjax.", *(f"{package}." for package in allow))),
+            transforms=encoded(model, transforms),
             mesh=mesh,
             batch_size=batch_size,
         )

@@ -81,6 +81,23 @@ class Flava:
         if not any(self._weighs(name) for name in OBJECTIVES):
             raise UserError("Flava.weights: all are 0, so nothing would be learned.")
 
+    def check(self, model: Any, transforms: Mapping[str, Any]) -> None:
+        """Raises UserError where the words that are hidden are not those of the model and of its tokenizer."""
+        masking = self.masking
+        rows = getattr(getattr(model, "encoders", {}).get(self.text), "vocab_size", masking.vocab_size)
+        if masking.vocab_size > rows:
+            raise UserError(
+                f"task.masking.vocab_size is {masking.vocab_size}, but that of model.encoders.{self.text} is {rows}; "
+                "a hidden word may become any id below the first, so set it to the second."
+            )
+        special = getattr(getattr(transforms.get(self.text), "tokenizer", None), "special", None)
+        around = {getattr(special, name, None) for name in ("bos", "eos", "pad")} - {None}
+        if words := sorted(around - set(masking.special)):
+            raise UserError(
+                f"task.masking.special is {masking.special}, but the tokenizer of {self.text!r} puts {words} around a "
+                "text, which would be hidden as words are; add them, and see that mask_id is its mask token."
+            )
+
     def _weighs(self, name: str) -> bool:
         return self.weights.get(name, 1.0) > 0
 
@@ -95,18 +112,25 @@ class Flava:
         keys = example_keys(jax.random.key(0), batch.size) if rng is None else fold(rng, 0)  # [B]
         with jax.named_scope("objective_contrastive"):
             whole = apply(params, streams, fold(rng, 1))
-        one_of("logit_scale", whole.scalars, "Flava: the learned scalar")
         with jax.named_scope("objective_masked"):
             masked = apply(params, self.masking(streams, self.image, self.text, fold(keys, 0)), fold(rng, 2))
-            found = self._predicted(masked, self._targets(whole, batch))
+            found = self._predicted(masked, self._targets(whole, batch), self._classes(whole))
         if self._weighs("matching"):
             with jax.named_scope("objective_matching"):
                 pairs = whole if self.whole_pairs else masked
                 found["matching"] = self._matching(apply, params, whole, pairs, batch, fold(keys, 1), fold(rng, 3))
-        embeddings = tuple(whole.embeddings[name] for name in streams)
-        seen = both(whole, *streams)  # [B]
-        by_example = {"pair": embeddings, "both": seen, "found": found, "penalties": masked.penalties}
-        return by_example, {"logit_scale": whole.scalars["logit_scale"]}
+        by_example = {"found": found, "penalties": masked.penalties}
+        if not self._weighs("contrastive"):
+            return by_example, {}
+        pair, logit_scale = self._aligned(whole)
+        return by_example | {"pair": pair, "both": both(whole, *streams)}, {"logit_scale": logit_scale}
+
+    def _aligned(self, whole: Outputs) -> tuple[tuple[Array, Array], Array]:
+        """Returns the embeddings of both modalities, and logit_scale."""
+        for name in (self.image, self.text):
+            one_of(name, whole.embeddings, "Flava: the embedding")
+        one_of("logit_scale", whole.scalars, "Flava: the learned scalar")
+        return (whole.embeddings[self.image], whole.embeddings[self.text]), whole.scalars["logit_scale"]
 
     def loss(self, by_example: Any, shared: Any, batch: Batch) -> TaskLoss:
         """Returns the weighted sum of the objectives' means; metrics are 'objective/loss', 'objective/accuracy', ..."""
@@ -153,7 +177,14 @@ class Flava:
             )
         return {self.image: codes, self.text: words}
 
-    def _predicted(self, masked: Outputs, targets: Mapping[str, Array]) -> dict[str, Any]:
+    def _classes(self, whole: Outputs) -> dict[str, int]:
+        """Returns modality -> how many codes or words there are; none of what is no class."""
+        words = {self.text: self.masking.vocab_size}
+        if self.codes is None:
+            return words
+        return words | {self.image: whole.teachings[self.codes].codes[self.image].shares.shape[-1]}
+
+    def _predicted(self, masked: Outputs, targets: Mapping[str, Array], classes: Mapping[str, int]) -> dict[str, Any]:
         """Returns objective -> (loss, accuracy or None, number of hidden tokens), each [B] float32."""
         modality = {"mim": self.image, "mlm": self.text, "mmm_image": self.image, "mmm_text": self.text}
         found = {}
@@ -169,6 +200,11 @@ class Flava:
                     f"Flava: the decoder {name!r} predicts {most} tokens of an example at most, and of "
                     f"{targets[of].shape[1]} tokens a share of {share} hides {needed}; set its `most` to {needed}."
                 )
+            if (size := answer["logits"].shape[-1]) < classes.get(of, size):
+                raise UserError(
+                    f"Flava: the decoder {name!r} tells {size} classes, but what {of!r} is made of is one of "
+                    f"{classes[of]}; set its `size` to {classes[of]}."
+                )
             places = answer["positions"] - (masked.tokens[of].x.shape[1] - targets[of].shape[1])  # [B, M]
             found[name] = _judged(answer, jax.vmap(lambda x, place: x[place])(targets[of], jnp.maximum(places, 0)))
         return found
@@ -178,20 +214,24 @@ class Flava:
     ) -> tuple[Array, Array, Array]:
         """Returns (loss, accuracy, whether there is a negative), each [B] float32."""
         one_of("matching", pairs.predictions, "Flava: the decoder")
-        streams, found = self._mismatched(whole, pairs, batch, keys)
-        wrong = apply(params, streams, rng).predictions["matching"]
+        seen = both(whole, self.image, self.text) * both(pairs, self.image, self.text)  # [B]
+        streams, found = self._mismatched(whole, pairs, batch, seen > 0, keys)
+        mismatched = apply(params, streams, rng)
+        wrong = mismatched.predictions["matching"]
         cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
         answers = ((pairs.predictions["matching"], 1), (wrong, 0))  # [B, 2]
         losses = [cross_entropy(logits, jnp.full(found.shape, label)) for logits, label in answers]
         right = [(logits.argmax(axis=-1) == label).astype(jnp.float32) for logits, label in answers]
-        counts = found * both(whole, self.image, self.text) * both(pairs, self.image, self.text)
-        return sum(losses) / 2, sum(right) / 2, counts
+        return sum(losses) / 2, sum(right) / 2, found * both(mismatched, self.image, self.text)
 
-    def _mismatched(self, whole: Outputs, pairs: Outputs, batch: Batch, keys: Array) -> tuple[dict[str, Any], Array]:
-        """Returns the tokens of both modalities, one of them another row's, and found [B]."""
-        options = {"group": batch.group, "mask": self._rows(batch)["matching"], "block_size": self.block_size}
-        options["logit_scale"] = self.hardness * whole.scalars["logit_scale"]
-        image, text = whole.embeddings[self.image], whole.embeddings[self.text]
+    def _mismatched(
+        self, whole: Outputs, pairs: Outputs, batch: Batch, seen: Array, keys: Array
+    ) -> tuple[dict[str, Any], Array]:
+        """Returns the tokens of both modalities, one of them another row's that is seen [B], and found [B]."""
+        (image, text), logit_scale = self._aligned(whole)
+        mask = self._rows(batch)["matching"] & seen
+        options = {"group": batch.group, "mask": mask, "block_size": self.block_size}
+        options["logit_scale"] = self.hardness * logit_scale
         other_text, found = hard_negatives(image, text, rng=fold(keys, 0), **options)
         other_image, _ = hard_negatives(text, image, rng=fold(keys, 1), **options)
         coin = jax.vmap(jax.random.bernoulli)(fold(keys, 2))  # [B]

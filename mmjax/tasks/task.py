@@ -90,7 +90,8 @@ class Task(Protocol):
     `embed` sees examples one by one (any micro-batch of them); `loss` sees the whole batch. A task whose `embed` runs
     the model more than once says so by a class attribute `passes`; MultiTask, which runs it once for all, takes none.
     Heads that are trained on examples with all modalities alone are named in a class attribute `of_whole`, so that an
-    explanation does not ask them of a part.
+    explanation does not ask them of a part. What a task asks of the model and of the transforms (modality ->
+    Transform) may be said before anything is traced, by a method `check(model, transforms)` that raises UserError.
     """
 
     def embed(self, apply: Apply, params: Any, batch: Batch, rng: Array | None) -> tuple[Any, Any]:

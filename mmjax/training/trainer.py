@@ -59,6 +59,8 @@ def make_trainer(experiment: Experiment, data: Pipeline, mesh: Mesh) -> Trainer:
     """
     sharding.check_batch(data.batch_size, mesh, experiment.micro_batches)
     _check_vocabularies(experiment, data)
+    if check := getattr(experiment.task, "check", None):
+        check(experiment.model, data.transforms)
     to_steps = functools.partial(duration.steps, batch_size=data.batch_size, examples_per_epoch=data.examples_per_epoch)
     total = to_steps(experiment.duration)
     at_least(1, "experiment", duration=total)

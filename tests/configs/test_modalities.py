@@ -19,6 +19,7 @@ from mmjax.core.config import construct, load_config
 from mmjax.core.errors import UserError
 from mmjax.core.override import override
 from mmjax.data.datasets import digits, ecg, emoji_ranking, har, lidar, openmoji
+from mmjax.notebook.why_report import attribution_report
 from mmjax.training.loop import fit
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -62,6 +63,7 @@ def test_smoke_sizes_train_and_evaluate(name, metric, tmp_path):
     metrics = fit(config, tmp_path, Console(file=io.StringIO()))
     assert metric in metrics and all(np.isfinite(value) for value in metrics.values())
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(attribution_report(tmp_path)) == ("why" in config.evaluations)
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses and np.isfinite(losses).all() and records[-2].get("skipped", 0) == 0
 

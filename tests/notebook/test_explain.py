@@ -14,15 +14,21 @@ from PIL import Image
 
 from mmjax.core.errors import UserError
 from mmjax.core.mesh import MeshShape, make_mesh
+from mmjax.core.types import Stream
 from mmjax.data.datasets.openmoji import OpenMojiSource
 from mmjax.data.pipeline import Pipeline
 from mmjax.data.tokenizer import Tokenizer
 from mmjax.data.transforms import ImageTransform, TextTransform
 from mmjax.decoders.features import Features
+from mmjax.decoders.head import Head
+from mmjax.encoders.timeseries import SeriesEncoder
 from mmjax.evaluation.places import grid_of, spread
 from mmjax.evaluation.scores import Cosine, Probability
+from mmjax.fusion.late import Late
+from mmjax.model import MultimodalModel
 from mmjax.notebook.curve_plots import curves_picture
 from mmjax.notebook.evaluate import own_evaluations
+from mmjax.notebook.explain import _at_parts, _relevancy
 from mmjax.notebook.loaded import load
 from mmjax.notebook.loaded_model import LoadedModel
 from mmjax.notebook.why_plots import why_picture
@@ -155,6 +161,13 @@ def test_no_picture_without_the_evaluator(trained):
     assert attribution_report(trained[0]) == []
 
 
+@dataclasses.dataclass
+class Mine:
+    """A score that is no key, as its fields may change."""
+
+    whole: bool = False
+
+
 def test_mistakes_are_sentences(pair, watch):
     run = pair[0].run
     with pytest.raises(UserError, match="there is no input; give at least one of image, text"):
@@ -163,6 +176,10 @@ def test_mistakes_are_sentences(pair, watch):
         run.explain(txt="a cat")
     with pytest.raises(UserError, match=r"two modalities of a cosine, not text"):
         run.explain(text="a cat")
+    with pytest.raises(UserError, match="the order has 3 numbers, but 'image' has 16 parts"):
+        pair[0].curves("image", order=np.arange(3))
+    with pytest.raises(UserError, match="the score Mine cannot be hashed"):
+        watch[0].explain(score=Mine(), accelerometer=watch[1]["accelerometer"])
     with pytest.raises(UserError, match="the head: 'lable' is unknown"):
         watch[0].explain(score=Probability("lable"), accelerometer=watch[1]["accelerometer"])
 
@@ -191,6 +208,28 @@ def test_flava_explains_its_matching_and_not_a_vector(flava, score):
     assert found.score == (score or Probability("matching", whole=True))
     assert added(found) == pytest.approx(found.value - found.nothing, abs=1e-5) and abs(added(found)) > 1e-3
     assert found.attended == {"image": True, "text": True} and found.relevancy["image"].shape == (2, 2)
+
+
+def test_a_picture_alone_is_not_asked_whether_it_matches(flava):
+    picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    for score in (None, Cosine("image", "text")):
+        with pytest.raises(UserError, match="that have all its modalities, and this one has no text"):
+            flava.explain(image=picture, score=score)
+
+
+def test_the_tokens_of_channels_are_not_read_as_time():
+    """As many tokens as samples: 10 patches of 3 samples in each of 3 channels, of 30 samples."""
+    tower = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16}
+    encoder = SeriesEncoder(patch_size=3, channels="separate", pool="mean", **tower)
+    model = MultimodalModel({"leads": encoder}, Late(8), {"label": Head(2)})
+    stream = Stream(np.random.default_rng(0).normal(size=(1, 30, 3)).astype(np.float32), np.ones((1, 30), bool))
+    params = model.init(jax.random.key(0), {"leads": stream})["params"]
+    mesh, score = make_mesh(MeshShape(), jax.devices()[:1]), Probability()
+    run = LoadedModel(pathlib.Path("none"), 0, fdl.Config(Experiment), model, params, {"leads": None}, mesh, 4)
+    tokens = _relevancy(run, score, {"leads": stream}).tokens["leads"][0]
+    found = _at_parts(run, {"leads": stream}, "leads", tokens)
+    assert len(tokens) == len(found) == 30
+    np.testing.assert_allclose(found.reshape(10, 3).sum(axis=1), tokens.reshape(3, 10).sum(axis=0), rtol=1e-4)
 
 
 def test_tokens_go_to_the_parts_they_are_made_of():

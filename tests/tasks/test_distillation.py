@@ -114,6 +114,11 @@ def test_a_student_without_labels_learns_the_task_from_its_teacher():
     assert before < 0.6 and accuracy(params) > 0.75
 
 
+def test_a_head_of_one_number_has_no_classes_to_tell_of():
+    with pytest.raises(UserError, match="a head of one number has no classes"):
+        logit_distillation(jnp.ones((2, 1)), jnp.zeros((2, 1)))
+
+
 def test_names_and_weights_that_do_not_fit_are_sentences():
     params, apply = made(student(), BATCH)
     for task, words in (

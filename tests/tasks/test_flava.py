@@ -10,6 +10,8 @@ import optax
 import pytest
 
 from mmjax.core.errors import UserError
+from mmjax.data.text import TextTransform
+from mmjax.data.tokenizer import Tokenizer
 from mmjax.layers.dropout import example_keys
 from mmjax.tasks.flava import OBJECTIVES, Flava
 from mmjax.tasks.masking import Masking
@@ -99,6 +101,10 @@ def test_what_weighs_nothing_is_left_out_with_its_decoder():
     parts = {name: float(found.metrics[f"{name}/loss"]) for name in ("contrastive", "mim", "mlm")}
     assert {name.partition("/")[0] for name in found.metrics} == set(parts) and min(parts.values()) > 0
     assert float(found.mean()) == pytest.approx(sum(parts.values()), rel=1e-5)
+    joint = towers.clone(fusion=model.fusion.joint)  # which embeds nothing and has no logit_scale
+    params = jit(joint.init)(jax.random.key(0), BATCH.streams)["params"]
+    found = loss_of(joint, dataclasses.replace(task, weights=task.weights | {"contrastive": 0}), params, BATCH)
+    assert {name.partition("/")[0] for name in found.metrics} == {"mim", "mlm"}
     with pytest.raises(UserError, match="all are 0"):
         flava_task(weights=dict.fromkeys(OBJECTIVES, 0))
 
@@ -211,6 +217,31 @@ def test_a_decoder_too_small_for_what_is_hidden_is_refused():
         loss_of(flava_model(), task, fresh(True), BATCH, keys=KEYS)
 
 
+@pytest.mark.parametrize(("name", "of", "classes"), [("mlm", "text", VOCABULARY), ("mim", "image", CODES)])
+def test_a_decoder_of_fewer_classes_than_there_are_is_refused(name, of, classes):
+    model = flava_model()
+    small = model.clone(decoders={**model.decoders, name: model.decoders[name].clone(size=4)})
+    params = jax.eval_shape(lambda: small.init(jax.random.key(0), BATCH.streams)["params"])
+    with pytest.raises(UserError, match=f"decoder '{name}' tells 4 classes, .*'{of}' .* set its `size` to {classes}"):
+        jax.eval_shape(lambda params: loss_of(small, flava_task(), params, BATCH), params)
+
+
+def test_words_that_the_model_or_the_tokenizer_knows_otherwise_are_refused():
+    transforms = {"text": TextTransform(tokenizer=Tokenizer.bytes())}
+    special = transforms["text"].tokenizer.special
+    around = sorted({special.bos, special.eos, special.pad})
+    flava_task().check(flava_model(), {"text": TextTransform()})
+    dataclasses.replace(flava_task(), masking=dataclasses.replace(MASKING, special=around)).check(
+        flava_model(), transforms
+    )
+    wide = dataclasses.replace(flava_task(), masking=dataclasses.replace(MASKING, vocab_size=VOCABULARY + 1))
+    with pytest.raises(UserError, match=r"vocab_size is 25, but that of model.encoders.text is 24"):
+        wide.check(flava_model(), transforms)
+    bare = dataclasses.replace(flava_task(), masking=dataclasses.replace(MASKING, special=around[1:]))
+    with pytest.raises(UserError, match=rf"the tokenizer of 'text' puts \[{around[0]}\] around a text"):
+        bare.check(flava_model(), transforms)
+
+
 @pytest.mark.parametrize(("mask_id", "special"), [(VOCABULARY, (0, 1)), (5, (0, VOCABULARY + 3)), (-1, ())])
 def test_ids_that_the_vocabulary_has_not_are_refused(mask_id, special):
     with pytest.raises(UserError, match=r"must be ids below vocab_size=24"):
@@ -226,3 +257,17 @@ def test_a_modality_that_the_model_hides_makes_no_pair():
     model = flava_model().clone(modality_dropout={"text": 1.0})
     found = loss_of(model, flava_task(), fresh(True), BATCH, keys=KEYS)
     assert found.metrics["contrastive/loss"] == found.metrics["matching/loss"] == 0
+
+
+def test_a_row_whose_text_the_model_hides_is_no_negative():
+    model, given = flava_model().clone(modality_dropout={"text": 0.2}), []
+
+    def apply(params, streams, rng):
+        given.append(streams)
+        return model.apply({"params": params}, streams, rng)
+
+    by_example, _ = flava_task(block_size=SIZE).embed(apply, fresh(True), BATCH, KEYS)
+    _, _, count = by_example["found"]["matching"]
+    assert 0 < jnp.sum(count) < PAIRS.sum()
+    for tokens in given[-1].values():  # those of the mismatched pairs
+        assert tokens.present[count > 0].all()
