@@ -59,7 +59,7 @@ class AttributionEvaluator:
         """Returns the means over the examples of 'MODALITY/shapley', which sum to 'all/score' less 'none/score'.
 
         'MODALITY/share', which sum to 1, are the means over those whose score depends on what they have at all, which
-        a share of 'explained' does: not, say, one without a text that is asked for a cosine with it.
+        a share of 'all/explained' does: not, say, one without a text that is asked for a cosine with it.
 
         Raises:
           UserError: the model does not give what the score is of, there are no batches, or more than 4 modalities.
@@ -124,4 +124,4 @@ def _summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:
     counted = shares(values)
     explained = sum(counted.values()) > 0  # [N]
     found |= {f"{name}/share": float(share.sum() / max(explained.sum(), 1)) for name, share in counted.items()}
-    return found | {"explained": float(explained.mean())}
+    return found | {"all/explained": float(explained.mean())}

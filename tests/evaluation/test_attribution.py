@@ -124,14 +124,14 @@ def test_a_picture_without_its_pair_has_no_score():
     streams, _, _ = planted.planted(4, 0)
     streams["text"] = streams["text"].replace(mask=np.zeros((4, 4), bool))
     found = AttributionEvaluator(Cosine(), parts=4)(pair_of(bright, long), [batch_of(streams, 4)])
-    assert found["all/score"] == found["none/score"] == found["image/shapley"] == found["explained"] == 0
+    assert found["all/score"] == found["none/score"] == found["image/shapley"] == found["all/explained"] == 0
 
 
 def test_shares_sum_to_one_over_the_examples_that_have_a_score():
     streams, _, _ = planted.planted(4, 0)
     streams["text"] = streams["text"].replace(mask=streams["text"].mask & np.array([[True], [True], [False], [True]]))
     found = AttributionEvaluator(Cosine(), parts=4)(pair_of(bright, long), [batch_of(streams, 4)])
-    assert found["explained"] == 0.75 and found["image/share"] + found["text/share"] == pytest.approx(1)
+    assert found["all/explained"] == 0.75 and found["image/share"] + found["text/share"] == pytest.approx(1)
 
 
 def test_errors():
