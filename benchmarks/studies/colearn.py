@@ -23,8 +23,16 @@ def taught_against_alone(rows: Rows) -> str:
     return f"A student beside the same network without what it was taught: {'; '.join(findings)}."
 
 
-_POORER = tuple(f"{name}, from rich to poor" for name in ("logits", "logits, features, relations"))
-_TAUGHT, _HALLUCINATED = ("logits", "logits, features, relations"), ("missing sensor hallucinated",)
+LESSONS = {
+    "logits": ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"],
+    "logits, features, relations": [],
+}
+"""What a teacher gives -> settings."""
+NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
+POORER = ", from rich to poor"
+
+_TAUGHT, _HALLUCINATED = tuple(LESSONS), ("missing sensor hallucinated",)
+_POORER = tuple(f"{name}{POORER}" for name in LESSONS)
 TAUGHT = (
     ("watch", "accuracy", only("all"), _TAUGHT + _POORER, "alone"),
     ("sentiment", "accuracy", "label/all/accuracy", _TAUGHT, "alone"),
@@ -34,16 +42,10 @@ TAUGHT = (
 )
 """(data, title, metric, students, the same network without what they were taught)."""
 
-LOGITS = ["task.tasks.teacher.features=0", "task.tasks.teacher.relations=0"]
-NO_TEACHER = ["task.weights.teacher=0", "teachers={}"]
-
 
 def taught(data: str, size: str, teacher: str, how: str = "") -> list[Run]:
     """Returns the rows of a student of a config's size that a teacher ('FILE:SIZE') teaches."""
-    return [
-        Run({"data": data, "student": f"{name}{how}"}, sets, size, teacher)
-        for name, sets in (("logits", LOGITS), ("logits, features, relations", []))
-    ]
+    return [Run({"data": data, "student": f"{name}{how}"}, sets, size, teacher) for name, sets in LESSONS.items()]
 
 
 COLEARN = Study(
@@ -59,7 +61,7 @@ COLEARN = Study(
         Run({"data": "watch", "student": "(the teacher, accelerometer alone)"}, config="har_accelerometer"),
         Run({"data": "watch", "student": "alone"}, NO_TEACHER, "har"),
         *taught("watch", "har", "configs/har.py"),
-        *taught("watch", "har_transfer", "configs/colearn.py:har_accelerometer", ", from rich to poor"),
+        *taught("watch", "har_transfer", "configs/colearn.py:har_accelerometer", POORER),
         Run({"data": "watch", "student": "missing sensor hallucinated"}, [], "har_hallucinated"),
         Run({"data": "watch", "student": "missing sensor missing"}, ["model.missing=None"], "har_hallucinated"),
         Run({"data": "sentiment", "student": "(the teacher)"}, file="configs/sentiment.py"),

@@ -20,7 +20,7 @@ def whole(path: _Path) -> Iterator[_Path]:
     try:
         yield part
         part.replace(path)
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no part; it is raised again
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise

@@ -318,7 +318,7 @@ def _refused(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except BaseException as error:
+    except BaseException as error:  # a panic of Rust is no Exception; what is no panic is raised again
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise UserError(f"tokenizer: {what} ({error}).") from error

@@ -87,10 +87,9 @@ def rank_counts(
         raise UserError(
             f"retrieval: {len(keep)} queries and {len(candidates)} items are left after the masks; both are needed."
         )
-    item_group = np.asarray(gallery_group)[candidates]
-    order = np.argsort(item_group, kind="stable")
-    wanted = np.asarray(query_group)[keep]
-    right = _spans(item_group[order], wanted)  # [N, 2]
+    candidates = candidates[np.argsort(np.asarray(gallery_group)[candidates], kind="stable")]
+    item_group, wanted = np.asarray(gallery_group)[candidates], np.asarray(query_group)[keep]
+    right = _spans(item_group, wanted)  # [N, 2]
     empty = right[:, 0] == right[:, 1]
     if lonely := int(np.sum(empty)):
         first = wanted[np.argmax(empty)]
@@ -98,8 +97,8 @@ def rank_counts(
             f"retrieval: {lonely} of {len(keep)} queries have no right item in the gallery (the first is of "
             f"group {first}); every query needs at least one gallery item of its group."
         )
-    out = np.zeros_like(right) if left_out is None else _spans(item_group[order], np.asarray(left_out)[keep])
-    higher, tied = count_rivals(_take(queries, keep), right, out, _take(gallery, candidates[order]), chunk, mesh)
+    out = np.zeros_like(right) if left_out is None else _spans(item_group, np.asarray(left_out)[keep])
+    higher, tied = count_rivals(_take(queries, keep), right, out, _take(gallery, candidates), chunk, mesh)
     return RankCounts(*_on_this_host(higher, tied))
 
 

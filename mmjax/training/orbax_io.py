@@ -96,7 +96,7 @@ class _Watched:
     def result(self, timeout: float | None = None) -> Any:
         try:
             return self.future.result(timeout)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, it is noted and raised again
             self.failures.append(error)
             raise
 
